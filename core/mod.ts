@@ -1,0 +1,31 @@
+/**
+ * Symbolic tensors and their gradients: what other folders may use of core.
+ *
+ * Define nodes, differentiate them with `grad()`, and hand them to
+ * `onnx/mod.ts` to run. Pure TypeScript without I/O: safe in a browser.
+ *
+ * @module
+ */
+export * from "./tensor.ts";
+export * from "./shape.ts";
+export * from "./random.ts";
+export {
+  apply,
+  type Attribute,
+  type Attributes,
+  constant,
+  defineOp,
+  input,
+  Node,
+  type NodeKind,
+  type Op,
+  parameter,
+  stopGradient,
+  topologicalOrder,
+  type VjpContext,
+  withGradient,
+} from "./graph.ts";
+export * from "./ops/mod.ts";
+export * from "./functions.ts";
+export { grad } from "./grad.ts";
+export { simplify } from "./passes.ts";

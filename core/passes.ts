@@ -1,0 +1,104 @@
+/**
+ * Graph passes: what ONNX Runtime does not do for itself.
+ *
+ * @module
+ */
+import {
+  type Attributes,
+  GRADIENT_OVERRIDE,
+  Node,
+  scalarValue,
+  topologicalOrder,
+} from "./graph.ts";
+import { sameShape } from "./shape.ts";
+
+/** Inputs that a node's value needs, without those of its gradient alone. */
+function dependencies(node: Node): readonly Node[] {
+  return node.op?.type === GRADIENT_OVERRIDE
+    ? node.inputs.slice(0, 1)
+    : node.inputs;
+}
+
+/**
+ * Drops nodes that nothing needs, takes out gradient overrides, multiplies by
+ * one and additions of zero, and merges nodes that compute the same.
+ * Constants are left to ONNX Runtime, which folds them when it loads.
+ *
+ * @param outputs Nodes to compute
+ * @returns Equal nodes, in the same order
+ */
+export function simplify(outputs: readonly Node[]): Node[] {
+  const replacements = new Map<Node, Node>();
+  const known = new Map<string, Node>();
+  const ids = new Map<Node, number>();
+  for (const node of topologicalOrder(outputs, dependencies)) {
+    const inputs = dependencies(node).map((x) => replacements.get(x)!);
+    const simpler = node.op?.type === GRADIENT_OVERRIDE
+      ? inputs[0]
+      : neutral(node, inputs) ?? rebuilt(node, inputs);
+    const key = keyOf(simpler, ids);
+    const same = known.get(key) ?? simpler;
+    if (same === simpler) {
+      known.set(key, same);
+      if (!ids.has(same)) ids.set(same, ids.size);
+    }
+    replacements.set(node, same);
+  }
+  return outputs.map((node) => replacements.get(node)!);
+}
+
+/** The input that a node equals, if it changes nothing. */
+function neutral(node: Node, inputs: readonly Node[]): Node | null {
+  const [a, b] = inputs;
+  const keep = (x: Node) =>
+    sameShape(x.shape, node.shape) && x.dtype === node.dtype ? x : null;
+  switch (node.op?.type) {
+    case "Mul":
+      if (isValue(b, 1)) return keep(a);
+      return isValue(a, 1) ? keep(b) : null;
+    case "Add":
+      if (isValue(b, 0)) return keep(a);
+      return isValue(a, 0) ? keep(b) : null;
+    default:
+      return null;
+  }
+}
+
+/** Whether every element of a small constant is `value`. */
+function isValue(node: Node, value: number): boolean {
+  if (scalarValue(node) !== null) return scalarValue(node) === value;
+  const data = node.value?.dtype === "float32" ? node.value.data : null;
+  return data !== null && data.length <= 4096 &&
+    (data as Float32Array).every((x) => x === value);
+}
+
+function rebuilt(node: Node, inputs: readonly Node[]): Node {
+  if (inputs.every((x, i) => x === node.inputs[i])) return node;
+  const { kind, dtype, shape, op, attributes } = node;
+  return new Node(kind, dtype, shape, op, inputs, attributes);
+}
+
+/** Text that is equal for nodes that compute the same. */
+function keyOf(node: Node, ids: ReadonlyMap<Node, number>): string {
+  switch (node.kind) {
+    case "op": {
+      const type = `${node.op!.domain ?? ""}:${node.op!.type}`;
+      const inputs = node.inputs.map((x) => ids.get(x)).join();
+      return `${type}(${inputs})${attributesKey(node.attributes)}`;
+    }
+    case "constant": {
+      const { dtype, data, shape } = node.value!;
+      // Large constants are equal only if they are the same node.
+      return data.length <= 64
+        ? `${dtype}[${shape}]${data.join()}`
+        : `constant ${node.id}`;
+    }
+    default:
+      return `${node.kind} ${node.name}`;
+  }
+}
+
+function attributesKey(attributes: Attributes): string {
+  const names = Object.keys(attributes).sort();
+  return JSON.stringify(names.map((name) => [name, attributes[name]]));
+}

@@ -1,0 +1,420 @@
+/**
+ * Checkpoints: the parameters of a model and a card that says what they are,
+ * to and from the bytes of a safetensors file.
+ *
+ * @module
+ */
+import type { NamedTensors } from "../core/mod.ts";
+import {
+  decodeSafetensors,
+  encodeSafetensors,
+  type SafetensorsOptions,
+} from "./safetensors.ts";
+
+/** Version of `Card` this code writes; older ones are read, newer refused. */
+export const CARD_SCHEMA_VERSION = 1;
+
+/** A JSON value. */
+export type Json =
+  | null
+  | boolean
+  | number
+  | string
+  | readonly Json[]
+  | JsonObject;
+
+/** A JSON object. */
+export type JsonObject = { readonly [key: string]: Json };
+
+/** The attack a model was trained against. */
+export interface CardAttack {
+  readonly norm: "l2" | "linf";
+  /** Radius in [0, 1] pixel units: over one whole image for l2. */
+  readonly epsilon: number;
+  /** Length of one step, in the units of `epsilon`. */
+  readonly stepSize: number;
+  readonly steps: number;
+  readonly randomStart: boolean;
+}
+
+/** Accuracy under one attack, in the norm of the card's attack, else l2. */
+export interface AdversarialAccuracy {
+  readonly epsilon: number;
+  readonly steps: number;
+  readonly stepSize: number;
+  readonly restarts: number;
+  /** Fraction of images classified correctly, 0 to 1. */
+  readonly accuracy: number;
+}
+
+/** What a checkpoint's parameters are and how they came about. */
+export interface Card {
+  readonly schemaVersion: number;
+  /** Name in the registry of models, such as "resnet18". */
+  readonly architecture: string;
+  /** Stem and pooling: for 32 x 32 or for 224 x 224 images. */
+  readonly form: "cifar" | "imagenet";
+  /** Channels of the first stage; 64 is the published architecture. */
+  readonly width: number;
+  /** Names of the classes in the order of the logits. */
+  readonly classes: readonly string[];
+  /** Name in the registry of datasets. */
+  readonly dataset: string;
+  /** Height and width of the images, in pixels. */
+  readonly imageSize: number;
+  /** Per channel, in [0, 1] pixel units; subtracted inside the model. */
+  readonly mean: readonly [number, number, number];
+  /** Per channel, in [0, 1] pixel units; divided by inside the model. */
+  readonly std: readonly [number, number, number];
+  /** `null` for standard training. */
+  readonly attack: CardAttack | null;
+  /** Epochs completed. */
+  readonly epoch: number;
+  readonly seed: number;
+  /** On the test split; empty if never evaluated. */
+  readonly accuracies: {
+    /** Fraction of images classified correctly, 0 to 1. */
+    readonly clean?: number;
+    readonly adversarial?: readonly AdversarialAccuracy[];
+    /** Number of images the accuracies are measured on. */
+    readonly images?: number;
+  };
+  /** Command line that made the checkpoint. */
+  readonly command?: string;
+  /** Versions by package. */
+  readonly versions?: Readonly<Record<string, string>>;
+  /** ISO 8601 time. */
+  readonly created?: string;
+  /** `weightsHash()` of the parameters as stored; set when encoding. */
+  readonly weightsSha256?: string;
+  /** Anything else. Unknown keys of the card itself are kept, too. */
+  readonly extra?: JsonObject;
+}
+
+/** Parameters and buffers by name, and what they are. */
+export interface Checkpoint {
+  readonly card: Card;
+  readonly tensors: NamedTensors;
+}
+
+/**
+ * Writes a checkpoint as a safetensors file with the card in its metadata,
+ * under the key "card". The card's `weightsSha256` is computed, not taken.
+ *
+ * @param options `float16` halves the file; the hash is of the rounded values
+ * @throws {TypeError} If the card or a tensor is malformed
+ * @throws {RangeError} If a value is too large for float16
+ */
+export async function encodeCheckpoint(
+  checkpoint: Checkpoint,
+  options: SafetensorsOptions = {},
+): Promise<Uint8Array<ArrayBuffer>> {
+  const { card, tensors } = checkpoint;
+  const problem = checkRecord(CARD_RULES)(card, "the card");
+  if (problem) throw new TypeError(`Cannot write checkpoint: ${problem}`);
+  // The hash is of what a reader will see.
+  const stored = options.float16
+    ? decodeSafetensors(encodeSafetensors(tensors, {}, options), "memory")
+      .tensors
+    : tensors;
+  const weightsSha256 = await weightsHash(stored);
+  const text = JSON.stringify({ ...card, weightsSha256 });
+  return encodeSafetensors(tensors, { card: text }, options);
+}
+
+/**
+ * Reads a checkpoint, checking the file, the card and the hash.
+ *
+ * @param bytes The whole file; tensors may share its memory
+ * @param source Its name, for errors
+ * @throws {SyntaxError} If the bytes are not a checkpoint, whole and unchanged
+ */
+export async function decodeCheckpoint(
+  bytes: Uint8Array,
+  source: string,
+): Promise<Checkpoint> {
+  const { tensors, metadata } = decodeSafetensors(bytes, source);
+  const fail = (what: string): never => {
+    throw new SyntaxError(`Cannot read checkpoint "${source}": ${what}`);
+  };
+  if (metadata.card === undefined) {
+    fail(
+      `its metadata has no "card", so it was not written by robust-reps; ` +
+        `import it first`,
+    );
+  }
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(metadata.card);
+  } catch {
+    fail("its card is not valid JSON");
+  }
+  const problem = checkVersion(parsed, "the card", CARD_SCHEMA_VERSION) ??
+    checkRecord({ ...CARD_RULES, weightsSha256: sha256Text })(
+      parsed,
+      "the card",
+    );
+  if (problem) fail(problem);
+  const card = parsed as Card;
+  const hash = await weightsHash(tensors);
+  if (hash !== card.weightsSha256) {
+    fail(
+      `the file is damaged: the SHA-256 of its weights is ${hash} but its ` +
+        `card says ${card.weightsSha256}`,
+    );
+  }
+  return { card, tensors };
+}
+
+/**
+ * SHA-256 that names a set of weights: of lines of name, dtype, shape and
+ * SHA-256 of the little-endian elements, sorted by name.
+ *
+ * @returns 64 hexadecimal digits
+ * @throws {Error} If the page is not a secure context, which lacks hashing
+ */
+export async function weightsHash(tensors: NamedTensors): Promise<string> {
+  const lines = [];
+  for (const name of Object.keys(tensors).sort()) {
+    const { dtype, shape, data } = tensors[name];
+    const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    // JSON keeps a line break in a name from imitating another tensor's line.
+    const key = JSON.stringify(name);
+    lines.push(`${key} ${dtype} [${shape}] ${await sha256(bytes)}\n`);
+  }
+  return await sha256(new TextEncoder().encode(lines.join("")));
+}
+
+/**
+ * SHA-256 of bytes, such as a file's.
+ *
+ * @returns 64 hexadecimal digits
+ * @throws {Error} If the page is not a secure context, which lacks hashing
+ */
+export async function sha256(bytes: Uint8Array): Promise<string> {
+  if (!globalThis.crypto?.subtle) {
+    throw new Error(
+      "Cannot compute a SHA-256 as this page is not a secure context: " +
+        "serve it from https or localhost",
+    );
+  }
+  // Shared memory cannot be hashed in place.
+  const own = bytes.buffer instanceof ArrayBuffer
+    ? bytes as Uint8Array<ArrayBuffer>
+    : bytes.slice();
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", own));
+  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0"))
+    .join("");
+}
+
+/**
+ * Checks a value read from JSON.
+ *
+ * @param value The value; `undefined` where a key is missing
+ * @param path Names the value in the problem, such as "the card's epoch"
+ * @returns What is wrong, as part of a sentence, or `null`
+ */
+export type Rule = (value: unknown, path: string) => string | null;
+
+/** Makes a rule of a test and the words for what passes it. */
+export function rule(
+  passes: (value: unknown) => boolean,
+  wanted: string,
+): Rule {
+  return (value, path) => {
+    if (passes(value)) return null;
+    if (value === undefined) return `${path} is missing; it must be ${wanted}`;
+    return `${path} must be ${wanted} and is ${excerpt(value)}`;
+  };
+}
+
+/** Accepts a missing value. */
+export function optional(inner: Rule): Rule {
+  return (value, path) => value === undefined ? null : inner(value, path);
+}
+
+/** Accepts `null`. */
+export function nullable(inner: Rule): Rule {
+  return (value, path) => value === null ? null : inner(value, path);
+}
+
+/** Accepts a list whose items follow a rule. */
+export function listOf(inner: Rule, wanted: string): Rule {
+  const isList = rule(Array.isArray, wanted);
+  return (value, path) =>
+    isList(value, path) ??
+      firstProblem(
+        value as unknown[],
+        (item, i) => inner(item, `${path}[${i}]`),
+      );
+}
+
+/** Accepts an object with any keys whose values follow a rule. */
+export function mapOf(inner: Rule, wanted: string): Rule {
+  return (value, path) =>
+    object(wanted)(value, path) ??
+      firstProblem(
+        Object.entries(value as object),
+        ([key, item]) => inner(item, `${path}[${JSON.stringify(key)}]`),
+      );
+}
+
+/** Accepts an object whose values follow the rule of their key. */
+export function checkRecord(rules: Readonly<Record<string, Rule>>): Rule {
+  return (value, path) =>
+    object("an object")(value, path) ??
+      firstProblem(Object.entries(rules), ([key, inner]) => {
+        const own = Object.hasOwn(value as object, key);
+        const item = own ? (value as Record<string, unknown>)[key] : undefined;
+        return inner(item, `${path}'s ${key}`);
+      });
+}
+
+/** Refuses records of later versions before their keys can puzzle anyone. */
+export function checkVersion(
+  value: unknown,
+  path: string,
+  known: number,
+): string | null {
+  const found = checkRecord({ schemaVersion: count })(value, path);
+  if (found) return found;
+  const { schemaVersion } = value as { schemaVersion: number };
+  return schemaVersion <= known ? null : `${path} has schema version ` +
+    `${schemaVersion} and this code reads up to ${known}; update robust-reps`;
+}
+
+/** Text of at least one character. */
+export const text: Rule = rule(
+  (value) => typeof value === "string" && value.length > 0,
+  "text that is not empty",
+);
+
+/** An integer, 0 or more. */
+export const count: Rule = rule(
+  (value) => Number.isSafeInteger(value) && Number(value) >= 0,
+  "an integer >= 0",
+);
+
+/** A number, 0 or more. */
+export const nonNegative: Rule = rule(
+  (value) => Number.isFinite(value) && Number(value) >= 0,
+  "a number >= 0",
+);
+
+/** A SHA-256 as `sha256()` prints it. */
+export const sha256Text: Rule = rule(
+  (value) => typeof value === "string" && /^[0-9a-f]{64}$/.test(value),
+  "64 hexadecimal digits",
+);
+
+/** A point in time that `Date` can read. */
+export const isoTime: Rule = rule(
+  (value) => typeof value === "string" && !Number.isNaN(Date.parse(value)),
+  "an ISO 8601 time",
+);
+
+/** An object, not a list and not `null`. */
+export function object(wanted: string): Rule {
+  return rule(
+    (value) =>
+      typeof value === "object" && value !== null && !Array.isArray(value),
+    wanted,
+  );
+}
+
+const positive = rule(
+  (value) => Number.isFinite(value) && Number(value) > 0,
+  "a number > 0",
+);
+
+const positiveCount = rule(
+  (value) => Number.isSafeInteger(value) && Number(value) > 0,
+  "an integer > 0",
+);
+
+const fraction = rule(
+  (value) => Number.isFinite(value) && Number(value) >= 0 && Number(value) <= 1,
+  "a fraction from 0 to 1",
+);
+
+/** Three values, one per colour channel. */
+function channels(passes: (value: unknown) => boolean, wanted: string): Rule {
+  return rule(
+    (value) =>
+      Array.isArray(value) && value.length === 3 && value.every(passes),
+    wanted,
+  );
+}
+
+const CARD_RULES: Readonly<Record<string, Rule>> = {
+  schemaVersion: positiveCount,
+  architecture: text,
+  form: rule(
+    (value) => value === "cifar" || value === "imagenet",
+    `"cifar" or "imagenet"`,
+  ),
+  width: positive,
+  classes: rule(
+    (value) =>
+      Array.isArray(value) && value.length > 0 &&
+      value.every((name) => typeof name === "string" && name.length > 0),
+    "a list of class names, at least one",
+  ),
+  dataset: text,
+  imageSize: positiveCount,
+  mean: channels(Number.isFinite, "three numbers"),
+  std: channels(
+    (value) => Number.isFinite(value) && Number(value) > 0,
+    "three numbers > 0",
+  ),
+  attack: nullable(checkRecord({
+    norm: rule((value) => value === "l2" || value === "linf", `"l2" or "linf"`),
+    epsilon: nonNegative,
+    stepSize: nonNegative,
+    steps: count,
+    randomStart: rule((value) => typeof value === "boolean", "true or false"),
+  })),
+  epoch: count,
+  seed: count,
+  accuracies: checkRecord({
+    clean: optional(fraction),
+    adversarial: optional(listOf(
+      checkRecord({
+        epsilon: nonNegative,
+        steps: count,
+        stepSize: nonNegative,
+        restarts: count,
+        accuracy: fraction,
+      }),
+      "a list",
+    )),
+    images: optional(count),
+  }),
+  command: optional(text),
+  versions: optional(mapOf(text, "an object of texts")),
+  created: optional(isoTime),
+  weightsSha256: optional(sha256Text),
+  extra: optional(object("an object")),
+};
+
+function firstProblem<T>(
+  items: readonly T[],
+  check: (item: T, index: number) => string | null,
+): string | null {
+  for (const [i, item] of items.entries()) {
+    const problem = check(item, i);
+    if (problem) return problem;
+  }
+  return null;
+}
+
+/** Prints a value for an error: on one line and not too long. */
+function excerpt(value: unknown): string {
+  if (typeof value === "number") return String(value); // NaN, not null
+  try {
+    const printed = JSON.stringify(value) ?? `a ${typeof value}`;
+    return printed.length > 80 ? printed.slice(0, 80) + "..." : printed;
+  } catch { // JSON.parse nests without limit, JSON.stringify does not
+    return "deeply nested";
+  }
+}

@@ -1,0 +1,190 @@
+/**
+ * Checkpoints on disk, and files that are never half written.
+ *
+ * @module
+ */
+import { basename, dirname, join } from "node:path";
+import {
+  type Checkpoint,
+  decodeCheckpoint,
+  encodeCheckpoint,
+} from "./checkpoint.ts";
+import type { SafetensorsOptions } from "./safetensors.ts";
+
+/**
+ * Reads a checkpoint.
+ *
+ * @param path File written by `writeCheckpoint()`
+ * @throws {SyntaxError} If the file is not a checkpoint, whole and unchanged
+ * @throws {Error} If the file cannot be opened
+ */
+export async function readCheckpoint(path: string): Promise<Checkpoint> {
+  let bytes: Uint8Array;
+  try {
+    bytes = await Deno.readFile(path);
+  } catch (error) {
+    throw fileError("read checkpoint", path, error);
+  }
+  return await decodeCheckpoint(bytes, path);
+}
+
+/**
+ * Writes a checkpoint, whole or not at all.
+ *
+ * @param options `float16` halves the file
+ * @throws {TypeError} If the card or a tensor is malformed
+ * @throws {RangeError} If a value is too large for float16
+ * @throws {Error} If the file cannot be written; an old one is untouched
+ */
+export async function writeCheckpoint(
+  path: string,
+  checkpoint: Checkpoint,
+  options: SafetensorsOptions = {},
+): Promise<void> {
+  await writeFileAtomic(path, await encodeCheckpoint(checkpoint, options));
+}
+
+/**
+ * Writes a file, whole or not at all: into a temporary file in the same
+ * folder, flushed to the disk and then renamed. Whenever the process is killed
+ * or the disk fills up, the old file stays as it was. What killed processes
+ * left behind for the same name is removed.
+ *
+ * @param path Where to write; its folder must exist
+ * @param content Text is written as UTF-8
+ * @throws {Error} If the file cannot be written, with the system's error as
+ *   cause
+ */
+export async function writeFileAtomic(
+  path: string,
+  content: Uint8Array | string,
+): Promise<void> {
+  const bytes = typeof content === "string"
+    ? new TextEncoder().encode(content)
+    : content;
+  try {
+    if (await isFolder(path)) throw new Deno.errors.IsADirectory();
+    await removeLeftovers(path);
+    await replaceFile(path, bytes);
+  } catch (error) {
+    throw fileError("write", path, error);
+  }
+  await flushFolder(dirname(path));
+}
+
+/**
+ * Whether a file is the temporary one of an unfinished `writeFileAtomic()`.
+ *
+ * @param name Name of the file, without its folder
+ * @param target Name it would get; any if left out
+ */
+export function isLeftover(name: string, target?: string): boolean {
+  const match = /^\.(.+)\.[0-9a-f]{16}\.part$/s.exec(name);
+  return match !== null && (target === undefined || match[1] === target);
+}
+
+/**
+ * A system's error as one sentence that names the file.
+ *
+ * @param action What failed, such as "write"
+ * @param error The error thrown, which becomes the cause
+ */
+export function fileError(action: string, path: string, error: unknown): Error {
+  return new Error(`Cannot ${action} "${path}": ${reasonOf(error)}`, {
+    cause: error,
+  });
+}
+
+function reasonOf(error: unknown): string {
+  if (error instanceof Deno.errors.NotFound) return "no such file or folder";
+  if (error instanceof Deno.errors.IsADirectory) return "it is a folder";
+  if (error instanceof Deno.errors.PermissionDenied) return "permission denied";
+  if (!(error instanceof Error)) return String(error);
+  // "No space left on device (os error 28): write" -> "no space left on device"
+  const reason = error.message.replace(/ \(os error \d+\).*/s, "");
+  if (/^no space left/i.test(reason)) return "no space left on the device";
+  return reason.charAt(0).toLowerCase() + reason.slice(1);
+}
+
+async function isFolder(path: string): Promise<boolean> {
+  try {
+    return (await Deno.stat(path)).isDirectory;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
+}
+
+async function replaceFile(path: string, bytes: Uint8Array): Promise<void> {
+  const { file, temporary } = await openTemporary(path);
+  try {
+    for (let at = 0; at < bytes.length;) {
+      at += await file.write(bytes.subarray(at));
+    }
+    await file.sync();
+    // Renamed while locked, so that no other writer takes it for a leftover.
+    await Deno.rename(temporary, path);
+  } catch (error) {
+    await Deno.remove(temporary).catch(() => {});
+    throw error;
+  } finally {
+    file.close();
+  }
+}
+
+/** Creates and locks a temporary file; a killed process loses its locks. */
+async function openTemporary(
+  path: string,
+): Promise<{ file: Deno.FsFile; temporary: string }> {
+  for (;;) {
+    const id = crypto.getRandomValues(new Uint8Array(8)).toHex();
+    const temporary = join(dirname(path), `.${basename(path)}.${id}.part`);
+    const file = await Deno.open(temporary, { write: true, createNew: true });
+    try {
+      await lock(file);
+      // Another writer may have removed it before it was locked.
+      await Deno.lstat(temporary);
+      return { file, temporary };
+    } catch (error) {
+      file.close();
+      if (error instanceof Deno.errors.NotFound) continue;
+      await Deno.remove(temporary).catch(() => {});
+      throw error;
+    }
+  }
+}
+
+async function lock(file: Deno.FsFile): Promise<void> {
+  try {
+    await file.lock(true);
+  } catch {
+    // Some network file systems have no locks; without them nobody can tell
+    // leftovers from files in use, so removeLeftovers() leaves them, too.
+  }
+}
+
+/** Removes temporary files for `path` that no running process has locked. */
+async function removeLeftovers(path: string): Promise<void> {
+  const folder = dirname(path);
+  for await (const { name } of Deno.readDir(folder)) {
+    if (!isLeftover(name, basename(path))) continue;
+    const leftover = join(folder, name);
+    // Whatever fails here, the write itself can go on.
+    try {
+      using file = await Deno.open(leftover, { read: true, write: true });
+      if (await file.tryLock(true)) await Deno.remove(leftover);
+    } catch {
+      continue;
+    }
+  }
+}
+
+/** Makes a rename last through a power cut, where the system can. */
+async function flushFolder(folder: string): Promise<void> {
+  try {
+    using file = await Deno.open(folder, { read: true });
+    await file.sync();
+  } catch {
+    // Not every system opens folders; the file is whole either way.
+  }
+}

@@ -1,0 +1,149 @@
+/**
+ * Networks: from images to `{ representation, logits }`.
+ *
+ * @module
+ */
+import {
+  input,
+  type NamedTensors,
+  type Node,
+  type Random,
+} from "../core/mod.ts";
+import { type Normalization, type ParameterInfo, Scope } from "./layers.ts";
+import { resnet18, resnet34, resnet50 } from "./resnet.ts";
+import { vgg11, vgg11Bn, vgg16, vgg16Bn } from "./vgg.ts";
+
+export {
+  type AdversarialAccuracy,
+  type Card,
+  CARD_SCHEMA_VERSION,
+  type CardAttack,
+  type Checkpoint,
+  decodeCheckpoint,
+  encodeCheckpoint,
+  type Json,
+  type JsonObject,
+  sha256,
+  weightsHash,
+} from "./checkpoint.ts";
+export { decodeSafetensors, encodeSafetensors } from "./safetensors.ts";
+export type { Normalization, ParameterInfo } from "./layers.ts";
+
+/** What a builder of a network reads. */
+export interface ModelOptions extends Normalization {
+  /** "cifar": small images, 3 x 3 stem; "imagenet": 7 x 7 stem and pool. */
+  readonly form: "cifar" | "imagenet";
+  /** Channels of the first stage: 64 is the published size. */
+  readonly width: number;
+  /** Number of classes. */
+  readonly classes: number;
+  /**
+   * Lets the gradient pass the last ReLU unchanged (SPEC: "fake relu"), for
+   * objectives that are functions of the representation.
+   */
+  readonly fakeRelu?: boolean;
+}
+
+/** What every network computes. */
+export interface ModelOutputs {
+  /** Activations that the last linear layer reads, `[n, d]`. */
+  readonly representation: Node;
+  /** Class scores, `[n, classes]`. */
+  readonly logits: Node;
+}
+
+/** Builds a network's graph. */
+export type ModelBuilder = (
+  scope: Scope,
+  images: Node,
+  options: ModelOptions,
+) => ModelOutputs;
+
+const BUILDERS = {
+  resnet18,
+  resnet34,
+  resnet50,
+  vgg11,
+  vgg11_bn: vgg11Bn,
+  vgg16,
+  vgg16_bn: vgg16Bn,
+} as const satisfies Record<string, ModelBuilder>;
+
+/** Name of an architecture, as torchvision calls it. */
+export type Architecture = keyof typeof BUILDERS;
+
+/** Names of all architectures. */
+export const ARCHITECTURES = Object.keys(BUILDERS) as readonly Architecture[];
+
+/** A network without its weights. */
+export interface ModelSpec extends Omit<ModelOptions, "fakeRelu"> {
+  readonly architecture: Architecture;
+}
+
+/** How `buildModel()` builds. */
+export interface BuildOptions {
+  /** BatchNorm uses the batch and running statistics move (default false). */
+  readonly training?: boolean;
+  /** Lets the gradient pass the last ReLU unchanged (default false). */
+  readonly fakeRelu?: boolean;
+}
+
+/** A network as nodes. */
+export interface ModelGraph extends ModelOutputs {
+  /** Parameters by torchvision's names, in order of definition. */
+  readonly parameters: ReadonlyMap<string, ParameterInfo>;
+  /** New running statistics by name, when training. */
+  readonly updates: ReadonlyMap<string, Node>;
+}
+
+/**
+ * Builds a network on images.
+ *
+ * @param spec Which network
+ * @param images `[n, 3, h, w]` in [0, 1]; normalisation is part of the network
+ * @throws {RangeError} If the architecture is unknown or a size is not >= 1
+ */
+export function buildModel(
+  spec: ModelSpec,
+  images: Node,
+  { training = false, fakeRelu = false }: BuildOptions = {},
+): ModelGraph {
+  if (!Object.hasOwn(BUILDERS, spec.architecture)) {
+    throw new RangeError(
+      `Cannot build architecture "${spec.architecture}": choose one of ` +
+        ARCHITECTURES.join(", "),
+    );
+  }
+  for (const size of ["width", "classes"] as const) {
+    if (!Number.isInteger(spec[size]) || spec[size] < 1) {
+      throw new RangeError(
+        `Cannot build ${spec.architecture}: ${size} must be an integer >= 1, ` +
+          `current value is ${spec[size]}`,
+      );
+    }
+  }
+  const scope = new Scope(training);
+  const build: ModelBuilder = BUILDERS[spec.architecture];
+  const outputs = build(scope, images, { ...spec, fakeRelu });
+  return { ...outputs, parameters: scope.parameters, updates: scope.updates };
+}
+
+/** The parameters a network has, by name. */
+export function modelParameters(
+  spec: ModelSpec,
+): ReadonlyMap<string, ParameterInfo> {
+  return buildModel(spec, input("images", [1, 3, 32, 32])).parameters;
+}
+
+/**
+ * Initial values of a network's parameters. Each depends on the seed and its
+ * own name alone.
+ */
+export function initializeModel(spec: ModelSpec, random: Random): NamedTensors {
+  return Object.fromEntries(
+    Array.from(modelParameters(spec), ([name, { node, initialize }]) => [
+      name,
+      initialize(node.shape, random.stream("initialize", name)),
+    ]),
+  );
+}

@@ -1,0 +1,245 @@
+/**
+ * From nodes to the bytes of an ONNX model.
+ *
+ * @module
+ */
+import {
+  type AnyTensor,
+  type Attribute,
+  type DType,
+  type NamedTensors,
+  type Node,
+  sameShape,
+  show,
+  simplify,
+  topologicalOrder,
+} from "../core/mod.ts";
+import {
+  type AttributeProto,
+  encodeModel,
+  type NodeProto,
+  type TensorProto,
+  type ValueInfoProto,
+} from "./proto.ts";
+
+/**
+ * Version of the ONNX operators: the newest that Debian's onnx package, the
+ * independent check of our files, still knows.
+ */
+export const OPSET = 17;
+
+/** Version of the file format that came with opset 17. */
+const IR_VERSION = 8n;
+
+/** ONNX's number for each dtype (TensorProto.DataType). */
+const DATA_TYPE: Record<DType, number> = {
+  float32: 1,
+  uint8: 2,
+  int64: 7,
+  bool: 9,
+};
+
+/** Name, dtype and shape of an input or output. */
+export interface ValueInfo {
+  readonly name: string;
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+}
+
+/** Options of `exportModel()`. */
+export interface ExportOptions {
+  /** Values for parameters that become part of the model; others are fed. */
+  readonly constants?: NamedTensors;
+  /** Stored in the file, such as the model's card. */
+  readonly metadata?: Readonly<Record<string, string>>;
+  /**
+   * Leave large constants out of the bytes and return them beside: the file
+   * then names `externalFile` as their place.
+   */
+  readonly externalFile?: string;
+}
+
+/** An ONNX model and what it needs and gives. */
+export interface ExportedModel {
+  readonly bytes: Uint8Array;
+  /** Content of `externalFile`, empty without it. */
+  readonly external: Uint8Array;
+  readonly inputs: readonly ValueInfo[];
+  readonly outputs: readonly ValueInfo[];
+  /** Operator types used, each with its count. */
+  readonly operators: ReadonlyMap<string, number>;
+}
+
+/** Constants of at least this many bytes go to the external file. */
+const EXTERNAL_BYTES = 1024;
+
+/**
+ * Writes the graph of some nodes as an ONNX model.
+ *
+ * @param outputs Nodes to compute, by output name
+ * @param options Constants, metadata, where large constants go
+ * @throws {TypeError} If two inputs share a name, or a constant does not have
+ * the shape of its parameter
+ */
+export function exportModel(
+  outputs: Readonly<Record<string, Node>>,
+  options: ExportOptions = {},
+): ExportedModel {
+  const { constants = {}, metadata = {}, externalFile } = options;
+  const results = simplify(Object.values(outputs));
+  const names = new Map<Node, string>();
+  const inputs: ValueInfo[] = [];
+  const nodes: NodeProto[] = [];
+  const initializers: TensorProto[] = [];
+  const operators = new Map<string, number>();
+  const domains = new Set([""]);
+  const external = new ExternalData(externalFile);
+
+  for (const node of topologicalOrder(results)) {
+    const name = node.name || `n${names.size}`;
+    names.set(node, name);
+    if (node.kind === "op") {
+      const { type, domain = "" } = node.op!;
+      domains.add(domain);
+      operators.set(type, (operators.get(type) ?? 0) + 1);
+      nodes.push({
+        input: node.inputs.map((x) => names.get(x)!),
+        output: [name],
+        name,
+        opType: type,
+        domain,
+        attribute: Object.entries(node.attributes).map(attributeProto),
+      });
+      continue;
+    }
+    const value = node.value ?? valueFor(node, constants);
+    if (value) {
+      initializers.push(external.tensorProto(name, value));
+    } else if (inputs.some((info) => info.name === name)) {
+      throw new TypeError(
+        `Cannot export two inputs named "${name}": use one node for both`,
+      );
+    } else {
+      inputs.push({ name, dtype: node.dtype, shape: node.shape });
+    }
+  }
+
+  // An output must be named by its user and produced by a node of its own.
+  const infos = Object.keys(outputs).map((name, i): ValueInfo => {
+    const node = results[i];
+    nodes.push({
+      input: [names.get(node)!],
+      output: [name],
+      name: `output ${name}`,
+      opType: "Identity",
+      attribute: [],
+    });
+    return { name, dtype: node.dtype, shape: node.shape };
+  });
+
+  const bytes = encodeModel({
+    irVersion: IR_VERSION,
+    producerName: "robust-reps",
+    graph: {
+      name: "robust-reps",
+      node: nodes,
+      initializer: initializers,
+      input: inputs.map(valueInfoProto),
+      output: infos.map(valueInfoProto),
+    },
+    opsetImport: [...domains].map((domain) => ({
+      domain,
+      version: BigInt(domain === "" ? OPSET : 1),
+    })),
+    metadataProps: Object.entries(metadata).map(([key, value]) => ({
+      key,
+      value,
+    })),
+  });
+  return {
+    bytes,
+    external: external.bytes(),
+    inputs,
+    outputs: infos,
+    operators,
+  };
+}
+
+/** The constant a parameter is bound to, or null if it is fed. */
+function valueFor(node: Node, constants: NamedTensors): AnyTensor | null {
+  if (node.kind !== "parameter" || !Object.hasOwn(constants, node.name)) {
+    return null;
+  }
+  const value = constants[node.name];
+  if (!sameShape(value.shape, node.shape) || value.dtype !== node.dtype) {
+    throw new TypeError(
+      `Cannot bind parameter "${node.name}" ${show(node.shape)} to a ` +
+        `${value.dtype} tensor of shape ${show(value.shape)}`,
+    );
+  }
+  return value;
+}
+
+function rawBytes({ data }: AnyTensor): Uint8Array {
+  return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+}
+
+/** Collects large constants, so that the protobuf stays small. */
+class ExternalData {
+  readonly #file: string | undefined;
+  readonly #chunks: Uint8Array[] = [];
+  #length = 0;
+
+  constructor(file: string | undefined) {
+    this.#file = file;
+  }
+
+  tensorProto(name: string, value: AnyTensor): TensorProto {
+    const raw = rawBytes(value);
+    const proto: TensorProto = {
+      dims: value.shape.map(BigInt),
+      dataType: DATA_TYPE[value.dtype],
+      name,
+    };
+    if (this.#file === undefined || raw.length < EXTERNAL_BYTES) {
+      return { ...proto, rawData: raw };
+    }
+    const offset = this.#length;
+    this.#chunks.push(raw);
+    this.#length += raw.length;
+    return {
+      ...proto,
+      dataLocation: 1,
+      externalData: [
+        { key: "location", value: this.#file },
+        { key: "offset", value: String(offset) },
+        { key: "length", value: String(raw.length) },
+      ],
+    };
+  }
+
+  bytes(): Uint8Array {
+    const bytes = new Uint8Array(this.#length);
+    let offset = 0;
+    for (const chunk of this.#chunks) {
+      bytes.set(chunk, offset);
+      offset += chunk.length;
+    }
+    return bytes;
+  }
+}
+
+function attributeProto([name, value]: [string, Attribute]): AttributeProto {
+  if ("int" in value) return { name, i: BigInt(value.int), type: 2 };
+  if ("ints" in value) return { name, ints: value.ints.map(BigInt), type: 7 };
+  if ("float" in value) return { name, f: value.float, type: 1 };
+  return { name, s: new TextEncoder().encode(value.string), type: 3 };
+}
+
+function valueInfoProto({ name, dtype, shape }: ValueInfo): ValueInfoProto {
+  const dim = shape.map((size) => ({ dimValue: BigInt(size) }));
+  return {
+    name,
+    type: { tensorType: { elemType: DATA_TYPE[dtype], shape: { dim } } },
+  };
+}

@@ -1,0 +1,21 @@
+/**
+ * From graphs to ONNX bytes and to running programs.
+ *
+ * @module
+ */
+export {
+  type ExportedModel,
+  exportModel,
+  type ExportOptions,
+  OPSET,
+  type ValueInfo,
+} from "./export.ts";
+export {
+  type Choice,
+  chooseProvider,
+  compile,
+  type CompileOptions,
+  type Device,
+  Program,
+  type Provider,
+} from "./session.ts";

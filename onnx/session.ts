@@ -1,0 +1,325 @@
+/**
+ * Running graphs on ONNX Runtime: the only file that knows onnxruntime-node
+ * and onnxruntime-web, both loaded when first needed.
+ *
+ * @module
+ */
+import type * as ort from "onnxruntime-web";
+import {
+  allocate,
+  type AnyTensor,
+  type NamedTensors,
+  type Node,
+  sameShape,
+  show,
+  sizeOf,
+} from "../core/mod.ts";
+import { exportModel, type ValueInfo } from "./export.ts";
+
+/** Execution providers of ONNX Runtime that programs run on. */
+export type Provider = "cpu" | "webgpu" | "cuda";
+
+/** Options of `compile()`. */
+export interface CompileOptions {
+  /** Where to run (default "cpu"); see `chooseProvider()`. */
+  readonly provider?: Provider;
+  /** Values for parameters: constant from now on, and faster than feeding. */
+  readonly constants?: NamedTensors;
+  /** CPU threads (default: one per core). */
+  readonly threads?: number;
+  /** Allow TensorFloat-32 on cuda, about 1e-3 off per layer (default false). */
+  readonly allowTf32?: boolean;
+  /** Refuse to run any node on the CPU next to another provider. */
+  readonly noFallback?: boolean;
+  /** Writes ONNX Runtime's profile to files beginning with this. */
+  readonly profile?: string;
+}
+
+/** Tensors by name that a run reads or writes. */
+type Values = Readonly<Record<string, AnyTensor>>;
+
+/** The functions of ONNX Runtime that both packages share. */
+type Runtime = Pick<typeof ort, "InferenceSession" | "Tensor" | "env">;
+
+let runtime: Promise<Runtime> | undefined;
+
+/** Loads the package for this host: native under Deno, WASM in a browser. */
+function loadRuntime(): Promise<Runtime> {
+  runtime ??= "Deno" in globalThis
+    ? import("onnxruntime-node") as unknown as Promise<Runtime>
+    : import("onnxruntime-web");
+  return runtime;
+}
+
+/**
+ * A graph ready to run on one provider, for the shapes it was defined with.
+ *
+ * A session costs up to seconds to make (shaders, packed weights) and memory
+ * until it is released: make one per shape, keep it.
+ */
+export class Program {
+  /** What `run()` needs. */
+  readonly inputs: readonly ValueInfo[];
+  /** What `run()` gives. */
+  readonly outputs: readonly ValueInfo[];
+  /** Where it runs. */
+  readonly provider: Provider;
+  readonly #runtime: Runtime;
+  readonly #session: ort.InferenceSession;
+
+  /** @ignore Use compile(). */
+  constructor(
+    runtime: Runtime,
+    session: ort.InferenceSession,
+    inputs: readonly ValueInfo[],
+    outputs: readonly ValueInfo[],
+    provider: Provider,
+  ) {
+    this.#runtime = runtime;
+    this.#session = session;
+    this.inputs = inputs;
+    this.outputs = outputs;
+    this.provider = provider;
+  }
+
+  /**
+   * Computes the outputs.
+   *
+   * @param feeds Tensors for all inputs; others are ignored
+   * @param into Tensors that outputs are written to instead of new ones
+   * @throws {TypeError} If a tensor is missing or has the wrong shape
+   */
+  async run(feeds: Values, into: Values = {}): Promise<
+    Record<string, AnyTensor>
+  > {
+    const values: Record<string, ort.Tensor> = {};
+    for (const info of this.inputs) {
+      values[info.name] = this.#wrap(info, feeds[info.name], "feed");
+    }
+    const fetches: Record<string, ort.Tensor | null> = {};
+    for (const info of this.outputs) {
+      fetches[info.name] = info.name in into
+        ? this.#wrap(info, into[info.name], "write")
+        : null;
+    }
+    const results = await this.#session.run(values, fetches);
+    return Object.fromEntries(this.outputs.map(({ name, dtype, shape }) => {
+      const data = results[name].data as never;
+      return [name, into[name] ?? { dtype, shape, data }];
+    }));
+  }
+
+  /** Tensors for `into` of `run()`, to be used again and again. */
+  allocateOutputs(): Record<string, AnyTensor> {
+    return Object.fromEntries(this.outputs.map(({ name, dtype, shape }) => [
+      name,
+      { dtype, shape, data: allocate(dtype, sizeOf(shape)) } as AnyTensor,
+    ]));
+  }
+
+  /** Frees the session; the program cannot run afterwards. */
+  async release(): Promise<void> {
+    await this.#session.release();
+  }
+
+  #wrap(
+    info: ValueInfo,
+    value: AnyTensor | undefined,
+    verb: string,
+  ): ort.Tensor {
+    const fits = value?.dtype === info.dtype &&
+      sameShape(value.shape, info.shape);
+    if (!fits) {
+      const found = value ? `${value.dtype} ${show(value.shape)}` : "nothing";
+      throw new TypeError(
+        `Cannot ${verb} "${info.name}": need ${info.dtype} ` +
+          `${show(info.shape)}, found ${found}`,
+      );
+    }
+    return new this.#runtime.Tensor(
+      value.dtype,
+      value.data as never,
+      value.shape,
+    );
+  }
+}
+
+/**
+ * Makes a program from nodes.
+ *
+ * @param outputs Nodes to compute, by output name
+ * @throws {Error} If the provider cannot run the graph
+ */
+export async function compile(
+  outputs: Readonly<Record<string, Node>>,
+  options: CompileOptions = {},
+): Promise<Program> {
+  const { constants, provider = "cpu" } = options;
+  const externalFile = "constants";
+  const model = exportModel(outputs, { constants, externalFile });
+  const session = await createSession(
+    model.bytes,
+    { ...options, provider },
+    model.external.length > 0
+      ? [{ path: externalFile, data: model.external }]
+      : [],
+  );
+  return new Program(
+    await loadRuntime(),
+    session,
+    model.inputs,
+    model.outputs,
+    provider,
+  );
+}
+
+/** Loads a model for a provider; errors name the provider. */
+async function createSession(
+  bytes: Uint8Array,
+  options: CompileOptions & { readonly provider: Provider },
+  externalData: { path: string; data: Uint8Array }[] = [],
+): Promise<ort.InferenceSession> {
+  const { provider, threads, allowTf32, noFallback, profile } = options;
+  // cuBLAS and cuDNN read this when they load; the binding has no option.
+  if (provider === "cuda") {
+    Deno.env.set("NVIDIA_TF32_OVERRIDE", allowTf32 ? "1" : "0");
+  }
+  const { InferenceSession, env } = await loadRuntime();
+  if (!("Deno" in globalThis) && threads) env.wasm.numThreads = threads;
+  try {
+    return await InferenceSession.create(bytes, {
+      executionProviders: [
+        provider === "cpu" && !("Deno" in globalThis) ? "wasm" : provider,
+      ],
+      ...(threads ? { intraOpNumThreads: threads } : {}),
+      ...(externalData.length > 0 ? { externalData } : {}),
+      ...(noFallback
+        ? { extra: { session: { disable_cpu_ep_fallback: "1" } } }
+        : {}),
+      ...(profile ? { enableProfiling: true, profileFilePrefix: profile } : {}),
+      // Failures arrive as exceptions; warnings would mix with progress.
+      logSeverityLevel: 4,
+    });
+  } catch (cause) {
+    const reason = String((cause as Error)?.message ?? cause).split("\n")[0];
+    throw new Error(
+      `Cannot run on ${provider}: ${explain(provider, reason)}`,
+      { cause },
+    );
+  }
+}
+
+/** What a user can do about a provider's refusal. */
+function explain(provider: Provider, reason: string): string {
+  switch (provider) {
+    case "cuda":
+      return `ONNX Runtime could not load its CUDA provider (${reason}); ` +
+        `install CUDA 12, cuDNN 9 and libonnxruntime_providers_cuda.so as in ` +
+        `docs/devices.md, or pass --device cpu`;
+    case "webgpu":
+      return `no WebGPU adapter could run the graph (${reason}); ` +
+        `update the graphics driver or pass --device cpu`;
+    default:
+      return reason;
+  }
+}
+
+/** An identity model, to ask a provider whether it runs at all. */
+async function probe(provider: Provider): Promise<void> {
+  const { input, neg } = await import("../core/mod.ts");
+  const model = exportModel({ y: neg(input("x", [1])) });
+  const session = await createSession(model.bytes, { provider });
+  await session.release();
+}
+
+/** A device as a user names it. */
+export type Device = Provider | "auto";
+
+/** A provider and why it was chosen. */
+export interface Choice {
+  readonly provider: Provider;
+  readonly reason: string;
+}
+
+/**
+ * Turns a user's device into a provider that works. "auto" takes cuda if its
+ * library is there and loads, else webgpu if a hardware adapter answers, else
+ * cpu.
+ *
+ * @throws {Error} If a provider asked for by name cannot run: there is no
+ * silent fallback
+ */
+export async function chooseProvider(device: Device): Promise<Choice> {
+  if (device !== "auto") {
+    if (device !== "cpu") await probe(device);
+    return { provider: device, reason: "asked for" };
+  }
+  const cuda = await cudaLibrary();
+  if (cuda) {
+    try {
+      await probe("cuda");
+      return { provider: "cuda", reason: `${cuda} loads` };
+    } catch {
+      // Without a usable driver the library alone does not help.
+    }
+  }
+  const adapter = await hardwareAdapter();
+  if (adapter) {
+    try {
+      await probe("webgpu");
+      return { provider: "webgpu", reason: `adapter "${adapter}" answers` };
+    } catch {
+      // The adapter answers the host, yet not ONNX Runtime.
+    }
+  }
+  return {
+    provider: "cpu",
+    reason: "no CUDA library and no hardware WebGPU adapter found",
+  };
+}
+
+/** Path of the CUDA provider's library beside the binding, if it is there. */
+async function cudaLibrary(): Promise<string | null> {
+  if (!("Deno" in globalThis) || Deno.build.os === "darwin") return null;
+  try {
+    const { createRequire } = await import("node:module");
+    const require = createRequire(import.meta.url);
+    const entry = require.resolve("onnxruntime-node");
+    const arch = Deno.build.arch === "aarch64" ? "arm64" : "x64";
+    const [folder, file] = Deno.build.os === "windows"
+      ? [`win32/${arch}`, "onnxruntime_providers_cuda.dll"]
+      : [`linux/${arch}`, "libonnxruntime_providers_cuda.so"];
+    const base = entry.replace(/dist[\\/][^\\/]*$/, "");
+    const path = `${base}bin/napi-v6/${folder}/${file}`;
+    await Deno.stat(path);
+    return path;
+  } catch {
+    return null;
+  }
+}
+
+interface AdapterInfo {
+  readonly vendor?: string;
+  readonly architecture?: string;
+  readonly description?: string;
+  readonly device?: string;
+  readonly isFallbackAdapter?: boolean;
+}
+
+/** Name of the WebGPU adapter, or null if there is none but software. */
+async function hardwareAdapter(): Promise<string | null> {
+  const { gpu } = navigator as unknown as {
+    gpu?: { requestAdapter(): Promise<{ info: AdapterInfo } | null> };
+  };
+  try {
+    const info = (await gpu?.requestAdapter())?.info;
+    if (!info || info.isFallbackAdapter) return null;
+    const { vendor, architecture, device, description } = info;
+    const name = description || device || `${vendor} ${architecture}`;
+    return /swiftshader|llvmpipe|software|basic render/i.test(name)
+      ? null
+      : name;
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,152 @@
+/**
+ * Standard and adversarial accuracy (paper, Tables 4 and 5).
+ *
+ * @module
+ */
+import { Random, type Tensor } from "../core/mod.ts";
+import { batches, type Split } from "../datasets/mod.ts";
+import type { Norm } from "./ball.ts";
+import { DEFAULT_BATCH_SIZE, type Network } from "./network.ts";
+import { crossEntropyObjective } from "./objectives.ts";
+import { optimizeInput, type PgdSettings } from "./pgd.ts";
+
+/** The attack that accuracy is measured under. */
+export interface EvaluationAttack extends PgdSettings {
+  readonly norm: Norm;
+  /** Start at a random point of the ball. */
+  readonly randomStart: boolean;
+  /** Runs per image; an image counts as correct if it withstands all. */
+  readonly restarts: number;
+}
+
+/** Options of `evaluate()`. */
+export interface EvaluateOptions {
+  /** Left out: clean accuracy only. */
+  readonly attack?: EvaluationAttack;
+  /** Images per run (default 64). */
+  readonly batchSize?: number;
+  /** Of the random starts (default 0). */
+  readonly seed?: number;
+  /** Receives the number of images done. */
+  readonly onProgress?: (done: number) => void;
+  /** Stops the evaluation: the promise rejects with its reason. */
+  readonly signal?: AbortSignal;
+}
+
+/** Result of `evaluate()`; fractions are 0 to 1. */
+export interface Evaluation {
+  readonly images: number;
+  /** Fraction of clean images classified correctly. */
+  readonly clean: number;
+  /** Fraction classified correctly both clean and under every attack run. */
+  readonly adversarial?: number;
+  /** Mean cross-entropy of the clean images. */
+  readonly cleanLoss: number;
+  /** Mean of each image's largest cross-entropy found. */
+  readonly adversarialLoss?: number;
+  /** Whether each image is classified correctly, in the split's order. */
+  readonly perImage: {
+    readonly clean: readonly boolean[];
+    readonly adversarial?: readonly boolean[];
+  };
+}
+
+/** Largest logit of each row. */
+export function predictions(logits: Tensor): Uint32Array {
+  const [n, classes] = logits.shape;
+  return Uint32Array.from({ length: n }, (_, i) => {
+    const row = logits.data.subarray(i * classes, (i + 1) * classes);
+    return row.indexOf(row.reduce((a, b) => Math.max(a, b), -Infinity));
+  });
+}
+
+/**
+ * Measures accuracy on a split, clean and under PGD on the cross-entropy.
+ *
+ * @throws {RangeError} If the data set's labels do not fit the network, or a
+ * setting of the attack is out of range
+ */
+export async function evaluate(
+  network: Network,
+  split: Split,
+  options: EvaluateOptions = {},
+): Promise<Evaluation> {
+  const { attack, batchSize = DEFAULT_BATCH_SIZE, seed = 0, signal } = options;
+  const clean: boolean[] = [];
+  const adversarial: boolean[] = [];
+  let cleanLoss = 0;
+  let adversarialLoss = 0;
+  const random = new Random(seed);
+  const stream = batches(split, {
+    batchSize: Math.min(batchSize, split.size),
+    order: "sequential",
+    augmentation: "none",
+    random,
+    epoch: 0,
+  });
+  for await (const { images, labels } of stream) {
+    signal?.throwIfAborted();
+    const objective = crossEntropyObjective(labels, network.spec.classes);
+    const run = (settings: PgdSettings, restart?: number) =>
+      optimizeInput(network, images, {
+        ...settings,
+        objective,
+        direction: "maximize",
+        keep: "best",
+        batchSize,
+        signal,
+        randomStart: restart === undefined
+          ? undefined
+          : random.stream("restart", restart, clean.length),
+      });
+    const correct = async (candidates: Tensor) => {
+      const { logits } = await network.predict(candidates, { batchSize });
+      return Array.from(predictions(logits), (label, i) => label === labels[i]);
+    };
+    const unharmed = await correct(images);
+    const untouched = { epsilon: 0, stepSize: 0, steps: 0 };
+    const { losses } = await run(untouched);
+    cleanLoss += total(losses);
+    if (attack) {
+      let robust = unharmed;
+      let worst = losses;
+      for (let restart = 0; restart < attack.restarts; restart++) {
+        const result = await run(
+          attack,
+          attack.randomStart ? restart : undefined,
+        );
+        const withstood = await correct(result.images);
+        robust = robust.map((is, i) => is && withstood[i]);
+        worst = larger(worst, result.losses);
+      }
+      adversarial.push(...robust);
+      adversarialLoss += total(worst);
+    }
+    clean.push(...unharmed);
+    options.onProgress?.(clean.length);
+  }
+  const images = clean.length;
+  const fraction = (flags: readonly boolean[]) =>
+    flags.filter(Boolean).length / images;
+  return {
+    images,
+    clean: fraction(clean),
+    cleanLoss: cleanLoss / images,
+    ...(attack
+      ? {
+        adversarial: fraction(adversarial),
+        adversarialLoss: adversarialLoss / images,
+      }
+      : {}),
+    perImage: { clean, ...(attack ? { adversarial } : {}) },
+  };
+}
+
+function total({ data }: Tensor): number {
+  return data.reduce((sum, loss) => sum + loss, 0);
+}
+
+function larger(a: Tensor, b: Tensor): Tensor {
+  const data = a.data.map((loss, i) => Math.max(loss, b.data[i]));
+  return { ...a, data };
+}

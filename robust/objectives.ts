@@ -1,0 +1,165 @@
+/**
+ * Objectives: what an input is optimised for, as one value per image.
+ *
+ * @module
+ */
+import {
+  crossEntropy,
+  div,
+  l2Norm,
+  mul,
+  type Node,
+  sub,
+  sum,
+  type Tensor,
+  tensor,
+} from "../core/mod.ts";
+import type { ModelOutputs } from "../models/mod.ts";
+
+/**
+ * What an input is optimised for.
+ *
+ * @example An objective of your own: the margin between two classes
+ * ```ts
+ * import type { Objective } from "./objectives.ts";
+ * import { slice, sub, sum } from "../core/mod.ts";
+ *
+ * const catOverDog: Objective = {
+ *   name: "cat over dog",
+ *   ofRepresentation: false,
+ *   feeds: {},
+ *   loss: ({ logits }) =>
+ *     sum(sub(
+ *       slice(logits, [{ axis: 1, start: 3, end: 4 }]),
+ *       slice(logits, [{ axis: 1, start: 5, end: 6 }]),
+ *     ), [1]),
+ * };
+ * ```
+ */
+export interface Objective {
+  /** Says in records and errors what this is. */
+  readonly name: string;
+  /**
+   * Whether the loss is a function of the representation: then the last ReLU
+   * passes the gradient unchanged unless an option says otherwise.
+   */
+  readonly ofRepresentation: boolean;
+  /** Tensors with one row per image that the loss reads, `[n, ...]`. */
+  readonly feeds: Readonly<Record<string, Tensor>>;
+  /**
+   * The objective as a node. Programs are kept per function: define it once,
+   * outside of loops.
+   *
+   * @param outputs Representation `[n, d]` and logits `[n, classes]`
+   * @param feeds Nodes of the shapes of `feeds`
+   * @returns One value per image, `[n]`
+   */
+  readonly loss: (
+    outputs: ModelOutputs,
+    feeds: Readonly<Record<string, Node>>,
+  ) => Node;
+}
+
+function labelLoss(
+  { logits }: ModelOutputs,
+  { labels }: Readonly<Record<string, Node>>,
+): Node {
+  return crossEntropy(logits, labels);
+}
+
+/**
+ * Cross-entropy against labels: maximise it to attack a classifier.
+ *
+ * @param labels Label of each image, `[n]`
+ * @param classes Number of classes
+ * @throws {RangeError} If a label is not below `classes`
+ */
+export function crossEntropyObjective(
+  labels: ArrayLike<number>,
+  classes: number,
+): Objective {
+  return {
+    name: "cross-entropy",
+    ofRepresentation: false,
+    feeds: { labels: oneHot(labels, classes) },
+    loss: labelLoss,
+  };
+}
+
+/**
+ * Labels as rows with a single 1.
+ *
+ * @returns `[n, classes]`
+ * @throws {RangeError} If a label is not below `classes`
+ */
+export function oneHot(labels: ArrayLike<number>, classes: number): Tensor {
+  const data = new Float32Array(labels.length * classes);
+  for (let i = 0; i < labels.length; i++) {
+    if (!(labels[i] >= 0 && labels[i] < classes)) {
+      throw new RangeError(
+        `Cannot use label ${labels[i]}: the model has ${classes} classes, ` +
+          `0 to ${classes - 1}`,
+      );
+    }
+    data[i * classes + labels[i]] = 1;
+  }
+  return tensor(data, [labels.length, classes]);
+}
+
+function representationDistance(
+  { representation }: ModelOutputs,
+  { target }: Readonly<Record<string, Node>>,
+): Node {
+  return div(l2Norm(sub(representation, target)), l2Norm(target));
+}
+
+/**
+ * Distance to target representations relative to their length,
+ * `||R(x) - t|| / ||t||` (paper, "Inverting robust representations", eq. 4).
+ *
+ * @param target Representations to match, `[n, d]`
+ * @returns Objective with one loss per image, `[n]`; 0 is a perfect match
+ */
+export function matchRepresentation(target: Tensor): Objective {
+  return {
+    name: "representation distance",
+    ofRepresentation: true,
+    feeds: { target },
+    loss: representationDistance,
+  };
+}
+
+function coordinateValue(
+  { representation }: ModelOutputs,
+  { coordinate }: Readonly<Record<string, Node>>,
+): Node {
+  return sum(mul(representation, coordinate), [1]);
+}
+
+/**
+ * Coordinates of the representation, `R(x)_i` (paper, eq. 5): maximise to
+ * visualise or add a feature.
+ *
+ * @param coordinates Coordinate of each image, `[n]`
+ * @param size Length of a representation
+ * @throws {RangeError} If a coordinate is not below `size`
+ */
+export function coordinateObjective(
+  coordinates: ArrayLike<number>,
+  size: number,
+): Objective {
+  for (let i = 0; i < coordinates.length; i++) {
+    if (!(coordinates[i] >= 0 && coordinates[i] < size)) {
+      throw new RangeError(
+        `Cannot maximise coordinate ${coordinates[i]}: the representation ` +
+          `has ${size}, 0 to ${size - 1}`,
+      );
+    }
+  }
+  return {
+    name: "coordinate",
+    ofRepresentation: true,
+    feeds: { coordinate: oneHot(coordinates, size) },
+    loss: coordinateValue,
+  };
+}

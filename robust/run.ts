@@ -1,0 +1,158 @@
+/**
+ * Run records: what a script did, with what, and what came out.
+ *
+ * @module
+ */
+import {
+  checkRecord,
+  checkVersion,
+  count,
+  isoTime,
+  type JsonObject,
+  listOf,
+  mapOf,
+  nonNegative,
+  nullable,
+  object,
+  optional,
+  type Rule,
+  rule,
+  sha256Text,
+  text,
+} from "../models/checkpoint.ts";
+
+/** Version of `Run` this code writes; older ones are read, newer refused. */
+export const RUN_SCHEMA_VERSION = 1;
+
+/** A checkpoint a run used or made. */
+export interface RunWeights {
+  /** What it was used for, such as "robust" or "standard". */
+  readonly role: string;
+  readonly path: string;
+  /** `weightsHash()` of its parameters. */
+  readonly sha256: string;
+}
+
+/** A file a run wrote. */
+export interface RunFile {
+  /** Relative to the run's folder, with forward slashes. */
+  readonly path: string;
+  readonly kind: "figure" | "tile" | "checkpoint" | "data";
+  readonly label?: string;
+  /** SHA-256 of the file's bytes. */
+  readonly sha256?: string;
+}
+
+/** What a script did; stored as `run.json` in the run's folder. */
+export interface Run {
+  readonly schemaVersion: number;
+  readonly id: string;
+  /** Name of the script, such as "invert". */
+  readonly command: string;
+  /** The command line as typed. */
+  readonly argv?: readonly string[];
+  /** Every flag's value, defaults included. */
+  readonly flags: JsonObject;
+  readonly seed: number;
+  /** Execution provider: "cpu", "webgpu" or "cuda". */
+  readonly provider: string;
+  /** Versions by package; includes deno, onnxruntime-node, robust-reps. */
+  readonly versions: Readonly<Record<string, string>>;
+  /** Commit of the code; `null` if unknown. */
+  readonly commit?: string | null;
+  readonly weights: readonly RunWeights[];
+  /** Results. JSON has no NaN or infinity: they are stored as `null`. */
+  readonly metrics: JsonObject;
+  /** Results over time, oldest first, such as one object per epoch. */
+  readonly history?: readonly JsonObject[];
+  readonly files: readonly RunFile[];
+  /** ISO 8601 time. */
+  readonly startedAt: string;
+  /** Wall time in seconds. */
+  readonly seconds: number;
+}
+
+/**
+ * Reads a run record.
+ *
+ * @param json Text of a `run.json`
+ * @param source Its name, for errors
+ * @throws {SyntaxError} If the text is not a run record, or a newer one
+ */
+export function parseRun(json: string, source: string): Run {
+  const problem = (what: string) =>
+    new SyntaxError(`Cannot read run "${source}": ${what}`);
+  if (json.trim() === "") throw problem("the file is empty");
+  let value: unknown;
+  try {
+    value = JSON.parse(json);
+  } catch {
+    throw problem("it is not valid JSON; the file is damaged");
+  }
+  const found = checkRun(value);
+  if (found) throw problem(found);
+  return value as Run;
+}
+
+/**
+ * Writes a run record as text.
+ *
+ * @returns Indented JSON with a line break at the end
+ * @throws {TypeError} If the run is malformed
+ */
+export function formatRun(run: Run): string {
+  const json = JSON.stringify(run, null, 2) + "\n";
+  // What is checked is what a reader will get.
+  const found = checkRun(JSON.parse(json));
+  if (found) throw new TypeError(`Cannot write run: ${found}`);
+  return json;
+}
+
+function checkRun(value: unknown): string | null {
+  return checkVersion(value, "the run", RUN_SCHEMA_VERSION) ??
+    checkRecord(RUN_RULES)(value, "the run");
+}
+
+/** Whether a path stays inside the folder it is relative to. */
+function staysInside(path: unknown): boolean {
+  return typeof path === "string" && !/^[a-z]:|[\\\0]/i.test(path) &&
+    path.split("/").every((part) => !["", ".", ".."].includes(part));
+}
+
+const jsonObject = object("an object");
+
+const RUN_RULES: Readonly<Record<string, Rule>> = {
+  id: text,
+  command: text,
+  argv: optional(listOf(
+    rule((value) => typeof value === "string", "text"),
+    "a list of texts",
+  )),
+  flags: jsonObject,
+  seed: count,
+  provider: text,
+  versions: mapOf(text, "an object of texts"),
+  commit: optional(nullable(text)),
+  weights: listOf(
+    checkRecord({ role: text, path: text, sha256: sha256Text }),
+    "a list",
+  ),
+  metrics: jsonObject,
+  history: optional(listOf(jsonObject, "a list of objects")),
+  files: listOf(
+    checkRecord({
+      path: rule(staysInside, `a path inside the run's folder, without ".."`),
+      kind: rule(
+        (value) =>
+          typeof value === "string" &&
+          ["figure", "tile", "checkpoint", "data"].includes(value),
+        `"figure", "tile", "checkpoint" or "data"`,
+      ),
+      label: optional(rule((value) => typeof value === "string", "text")),
+      sha256: optional(sha256Text),
+    }),
+    "a list",
+  ),
+  startedAt: isoTime,
+  seconds: nonNegative,
+};

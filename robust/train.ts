@@ -1,0 +1,534 @@
+/**
+ * Adversarial training (paper, eq. 3); epsilon 0 is standard training (eq. 2).
+ *
+ * One run of ONNX Runtime is one step of the attack or one whole step of SGD:
+ * gradient, momentum, weight decay and BatchNorm statistics are one graph.
+ *
+ * @module
+ */
+import {
+  add,
+  type AnyTensor,
+  crossEntropy,
+  equal,
+  full,
+  grad,
+  input,
+  max,
+  mean,
+  mul,
+  type NamedTensors,
+  type Node,
+  Random,
+  sum,
+  type Tensor,
+  toFloat,
+} from "../core/mod.ts";
+import { batches, type Split } from "../datasets/mod.ts";
+import {
+  buildModel,
+  initializeModel,
+  modelParameters,
+  type ModelSpec,
+} from "../models/mod.ts";
+import { compile, type Program } from "../onnx/mod.ts";
+import type { Norm } from "./ball.ts";
+import { Network, type RunOptions } from "./network.ts";
+import { crossEntropyObjective, oneHot } from "./objectives.ts";
+import {
+  checkPgd,
+  iterate,
+  type PgdSettings,
+  pgdStep,
+  randomStart,
+  scalar,
+  startNoise,
+} from "./pgd.ts";
+import { learningRateAt, type Schedule, warmupAt } from "./schedule.ts";
+import { sgd } from "./sgd.ts";
+
+/** The attack that training defends against. */
+export interface TrainingAttack extends PgdSettings {
+  readonly norm: Exclude<Norm, "unconstrained">;
+  /** Start at a random point of the ball (paper: yes; reference code: no). */
+  readonly randomStart: boolean;
+}
+
+/** Settings of training: everything that its result depends on. */
+export interface TrainSettings {
+  readonly spec: ModelSpec;
+  /** Null trains on clean images. */
+  readonly attack: TrainingAttack | null;
+  readonly epochs: number;
+  readonly batchSize: number;
+  /** Largest learning rate. */
+  readonly learningRate: number;
+  readonly schedule: Schedule;
+  /** Fraction of the previous velocity that is kept. */
+  readonly momentum: number;
+  /** L2 penalty on all parameters. */
+  readonly weightDecay: number;
+  /** Epochs over which epsilon grows to its value (0: none). */
+  readonly epsilonWarmup: number;
+  /** Decay of the moving average of the parameters per step (0: none). */
+  readonly ema: number;
+  /** Of images: see `batches()`. */
+  readonly augmentation: "none" | "standard" | "reference";
+  readonly seed: number;
+}
+
+/** What one epoch of training came to. */
+export interface EpochRecord {
+  /** Epochs done, from 1. */
+  readonly epoch: number;
+  /** Mean loss over the epoch's (attacked) training images. */
+  readonly loss: number;
+  /** Fraction of them classified correctly, 0 to 1. */
+  readonly accuracy: number;
+  /** Learning rate of the last step. */
+  readonly learningRate: number;
+  /** Measured after the epoch by `onEpoch`. */
+  readonly metrics?: Readonly<Record<string, number>>;
+  /** Time spent training, in seconds. */
+  readonly seconds: number;
+}
+
+/** Everything that resuming needs: with it, training ends in the same bits. */
+export interface TrainState {
+  readonly parameters: NamedTensors;
+  /** Velocity of each trainable parameter. */
+  readonly velocity: NamedTensors;
+  /** Moving average of the parameters; empty without it. */
+  readonly average: NamedTensors;
+  /** Epochs done. */
+  readonly epoch: number;
+  /** Steps done of the epoch under way. */
+  readonly step: number;
+  /** Sums over those steps. */
+  readonly sums: {
+    readonly loss: number;
+    readonly correct: number;
+    readonly images: number;
+    readonly seconds: number;
+  };
+  readonly history: readonly EpochRecord[];
+}
+
+/** What `onStep` receives. */
+export interface TrainStep {
+  readonly epoch: number;
+  /** Steps done of the epoch. */
+  readonly step: number;
+  readonly stepsPerEpoch: number;
+  /** Mean loss of the batch. */
+  readonly loss: number;
+  /** Fraction of the batch classified correctly. */
+  readonly accuracy: number;
+}
+
+/** Options of `train()`. */
+export interface TrainOptions extends RunOptions {
+  /** Continue from here. */
+  readonly state?: TrainState;
+  /** Receives progress after every step. */
+  readonly onStep?: (step: TrainStep) => void;
+  /**
+   * Called after each epoch with the network as it is; what it resolves to is
+   * stored as the epoch's metrics.
+   */
+  readonly onEpoch?: (
+    network: Network,
+    record: EpochRecord,
+  ) => Promise<Readonly<Record<string, number>>>;
+  /**
+   * Called after each epoch, at most every `checkpointSeconds`, and when
+   * stopped: saves the state.
+   */
+  readonly onCheckpoint?: (state: TrainState) => Promise<void>;
+  /** Default 60. */
+  readonly checkpointSeconds?: number;
+  /** Stops after the step under way, saves, and rejects with its reason. */
+  readonly signal?: AbortSignal;
+}
+
+/** @throws {RangeError} If a setting is out of range */
+export function checkTrainSettings(settings: TrainSettings): void {
+  const { attack, epochs, batchSize } = settings;
+  if (attack) checkPgd(attack);
+  for (const [name, value] of Object.entries({ epochs, batchSize })) {
+    if (!(Number.isInteger(value) && value >= 1)) {
+      throw new RangeError(
+        `Cannot train as ${name} must be an integer >= 1: current value is ` +
+          value,
+      );
+    }
+  }
+  const { learningRate, momentum, weightDecay, ema } = settings;
+  const limits = { learningRate, momentum, weightDecay, ema };
+  for (const [name, value] of Object.entries(limits)) {
+    const most = name === "momentum" || name === "ema" ? 1 : Infinity;
+    if (!(value >= 0 && value < most)) {
+      throw new RangeError(
+        `Cannot train as ${name} must be >= 0 and < ${most}: current value ` +
+          `is ${value}`,
+      );
+    }
+  }
+}
+
+const NO_SUMS = { loss: 0, correct: 0, images: 0, seconds: 0 } as const;
+
+/** State before the first step. */
+export function initialState(settings: TrainSettings): TrainState {
+  const { spec, seed, ema } = settings;
+  const parameters = initializeModel(spec, new Random(seed));
+  const trainable = [...modelParameters(spec)].filter(([, p]) => p.trainable);
+  return {
+    parameters,
+    velocity: Object.fromEntries(
+      trainable.map(([name, { node }]) => [name, full(node.shape, 0)]),
+    ),
+    average: ema > 0 ? parameters : {},
+    epoch: 0,
+    step: 0,
+    sums: NO_SUMS,
+    history: [],
+  };
+}
+
+/** The network that a state stands for: the average where there is one. */
+export function stateParameters(state: TrainState): NamedTensors {
+  return Object.keys(state.average).length > 0
+    ? state.average
+    : state.parameters;
+}
+
+/**
+ * Trains a network.
+ *
+ * The same settings, data, provider and number of threads give the same bits,
+ * however often training is stopped and resumed.
+ *
+ * @param settings What is trained, and how
+ * @param split Training images
+ * @returns The last state
+ * @throws {RangeError} If a setting is out of range, the images do not fill a
+ * batch, or the loss is no longer a number
+ */
+export async function train(
+  settings: TrainSettings,
+  split: Split,
+  options: TrainOptions = {},
+): Promise<TrainState> {
+  checkTrainSettings(settings);
+  const { batchSize, epochs } = settings;
+  const stepsPerEpoch = Math.floor(split.size / batchSize);
+  if (stepsPerEpoch < 1) {
+    throw new RangeError(
+      `Cannot train on ${split.size} images in batches of ${batchSize}: ` +
+        `lower the batch size`,
+    );
+  }
+  const { signal, checkpointSeconds = 60 } = options;
+  const random = new Random(settings.seed);
+  const before = options.state ?? initialState(settings);
+  const shape = [batchSize, ...split.imageShape];
+  const trainer = await Trainer.create(settings, shape, before, options);
+  const history = [...before.history];
+  let { epoch, step, sums } = before;
+  const snapshot = (): TrainState => ({
+    ...trainer.state(),
+    epoch,
+    step,
+    sums,
+    history: [...history],
+  });
+  let saved = performance.now();
+  const save = async () => {
+    await options.onCheckpoint?.(snapshot());
+    saved = performance.now();
+  };
+  try {
+    while (epoch < epochs) {
+      let learningRate = 0;
+      const stream = batches(split, {
+        batchSize,
+        order: "shuffled",
+        augmentation: settings.augmentation,
+        random: random.stream("batches"),
+        epoch,
+        start: step,
+        dropLast: true,
+      });
+      for await (const { images, labels } of stream) {
+        const started = performance.now();
+        const position = epoch + step / stepsPerEpoch;
+        learningRate = learningRateAt(
+          settings.schedule,
+          settings.learningRate,
+          // The middle of the step: at 0 a cyclic schedule would not move.
+          position + 0.5 / stepsPerEpoch,
+          epochs,
+        );
+        const result = await trainer.step(images, labels, {
+          learningRate,
+          warmup: warmupAt(position, settings.epsilonWarmup),
+          random: random.stream("attack", epoch, step),
+        });
+        if (!Number.isFinite(result.loss)) {
+          throw new RangeError(
+            `Cannot go on training as the loss is ${result.loss} at step ` +
+              `${step + 1} of epoch ${epoch + 1}: lower the learning rate`,
+          );
+        }
+        step++;
+        sums = {
+          loss: sums.loss + result.loss * batchSize,
+          correct: sums.correct + result.correct,
+          images: sums.images + batchSize,
+          seconds: sums.seconds + (performance.now() - started) / 1000,
+        };
+        options.onStep?.({
+          epoch,
+          step,
+          stepsPerEpoch,
+          loss: result.loss,
+          accuracy: result.correct / batchSize,
+        });
+        const isDue = performance.now() - saved > checkpointSeconds * 1000;
+        if (signal?.aborted || (isDue && step < stepsPerEpoch)) await save();
+        signal?.throwIfAborted();
+      }
+      const record: EpochRecord = {
+        epoch: epoch + 1,
+        loss: sums.loss / sums.images,
+        accuracy: sums.correct / sums.images,
+        learningRate,
+        seconds: sums.seconds,
+      };
+      history.push(await measured(record, trainer, settings, options));
+      epoch++;
+      step = 0;
+      sums = NO_SUMS;
+      await save();
+      signal?.throwIfAborted();
+    }
+    return snapshot();
+  } finally {
+    await trainer.release();
+  }
+}
+
+/** Adds what the caller measures after an epoch. */
+async function measured(
+  record: EpochRecord,
+  trainer: Trainer,
+  { spec }: TrainSettings,
+  { onEpoch, provider, threads }: TrainOptions,
+): Promise<EpochRecord> {
+  if (!onEpoch) return record;
+  const weights = stateParameters({ ...trainer.state() } as TrainState);
+  const network = new Network(spec, weights, { provider, threads });
+  try {
+    return { ...record, metrics: await onEpoch(network, record) };
+  } finally {
+    await network.release();
+  }
+}
+
+/** Prefixes of names in the graph: velocities, averages, and what comes out. */
+const VELOCITY = "velocity:";
+const AVERAGE = "average:";
+const NEXT = "next:";
+
+/**
+ * One step of SGD on a batch as nodes. Inputs: `images`, one-hot `labels`,
+ * `learningRate`, parameters by name, and with a prefix velocities and
+ * averages. Outputs: `loss` (mean), `correct` (count), and the next value of
+ * each of those, prefixed by `next:`.
+ *
+ * @param shape Shape of the images, `[n, 3, h, w]`
+ */
+export function trainingStep(
+  settings: Pick<TrainSettings, "spec" | "momentum" | "weightDecay" | "ema">,
+  shape: readonly number[],
+): Record<string, Node> {
+  const { spec, ema } = settings;
+  const images = input("images", shape);
+  const labels = input("labels", [shape[0], spec.classes]);
+  const learningRate = input("learningRate", []);
+  const model = buildModel(spec, images, { training: true });
+  const loss = mean(crossEntropy(model.logits, labels));
+  // From comparisons of floats: the WebGPU provider cannot cast ArgMax's.
+  const labelled = sum(mul(model.logits, labels), [1]);
+  const hits = equal(labelled, max(model.logits, [1]));
+  const trainable = [...model.parameters].filter(([, p]) => p.trainable);
+  const gradients = grad(loss, trainable.map(([, { node }]) => node));
+  const outputs: Record<string, Node> = { loss, correct: sum(toFloat(hits)) };
+  trainable.forEach(([name, { node }], i) => {
+    const velocity = input(VELOCITY + name, node.shape);
+    const next = sgd(node, gradients[i], velocity, learningRate, settings);
+    outputs[NEXT + name] = next.parameter;
+    outputs[NEXT + VELOCITY + name] = next.velocity;
+  });
+  for (const [name, node] of model.updates) outputs[NEXT + name] = node;
+  if (ema > 0) {
+    for (const [name, { node }] of model.parameters) {
+      const average = input(AVERAGE + name, node.shape);
+      outputs[NEXT + AVERAGE + name] = add(
+        mul(average, ema),
+        mul(outputs[NEXT + name], 1 - ema),
+      );
+    }
+  }
+  return outputs;
+}
+
+interface StepOptions {
+  readonly learningRate: number;
+  /** Fraction of epsilon and step size. */
+  readonly warmup: number;
+  /** For the random start. */
+  readonly random: Random;
+}
+
+/** Programs and parameters of a training run. */
+class Trainer {
+  readonly #settings: TrainSettings;
+  readonly #update: Program;
+  readonly #attack: Program | null;
+  readonly #start: Program | null;
+  /** Parameters, velocities and averages by the graph's names. */
+  #values: Record<string, AnyTensor>;
+  /** Tensors that the next step writes into, by name of output. */
+  #spare: Record<string, AnyTensor>;
+
+  private constructor(
+    settings: TrainSettings,
+    programs: readonly [Program, Program | null, Program | null],
+    state: TrainState,
+  ) {
+    this.#settings = settings;
+    [this.#update, this.#attack, this.#start] = programs;
+    const values = {
+      ...state.parameters,
+      ...renamed(state.velocity, (name) => VELOCITY + name),
+      ...renamed(state.average, (name) => AVERAGE + name),
+    };
+    // Copies: steps write into these in turn.
+    this.#values = Object.fromEntries(
+      Object.entries(values).map(([name, value]) => [name, copyOf(value)]),
+    );
+    this.#spare = this.#update.allocateOutputs();
+  }
+
+  static async create(
+    settings: TrainSettings,
+    shape: readonly number[],
+    state: TrainState,
+    { provider, threads }: RunOptions,
+  ): Promise<Trainer> {
+    const options = { provider, threads };
+    const { attack, spec } = settings;
+    const update = await compile(trainingStep(settings, shape), options);
+    if (!attack) return new Trainer(settings, [update, null, null], state);
+    const objective = crossEntropyObjective([], spec.classes);
+    const { next, losses } = pgdStep(spec, shape, {
+      norm: attack.norm,
+      loss: objective.loss,
+      feeds: { labels: [shape[0], spec.classes] },
+      fakeRelu: false,
+    });
+    const step = await compile({ next, losses }, options);
+    const start = attack.randomStart
+      ? await compile({ images: randomStart(shape, attack.norm) }, options)
+      : null;
+    return new Trainer(settings, [update, step, start], state);
+  }
+
+  /** Attacks a batch and takes one step of SGD on it. */
+  async step(
+    images: Tensor,
+    labelIndices: ArrayLike<number>,
+    options: StepOptions,
+  ): Promise<{ loss: number; correct: number }> {
+    const labels = oneHot(labelIndices, this.#settings.spec.classes);
+    const attacked = await this.#perturb(images, labels, options);
+    const results = await this.#update.run({
+      ...this.#values,
+      images: attacked,
+      labels,
+      learningRate: scalar(options.learningRate),
+    }, this.#spare);
+    const { loss, correct, ...next } = results;
+    // What was read becomes what the next step writes into.
+    this.#spare = renamed(this.#values, (name) => NEXT + name);
+    this.#values = renamed(next, (name) => name.slice(NEXT.length));
+    return {
+      loss: (loss as Tensor).data[0],
+      correct: (correct as Tensor).data[0],
+    };
+  }
+
+  async #perturb(
+    images: Tensor,
+    labels: Tensor,
+    { warmup, random }: StepOptions,
+  ): Promise<Tensor> {
+    const { attack } = this.#settings;
+    if (!attack) return images;
+    const epsilon = scalar(attack.epsilon * warmup);
+    let start = images;
+    if (this.#start) {
+      const noise = startNoise(images.shape, attack.norm, random);
+      const feeds = { center: images, noise, epsilon };
+      start = (await this.#start.run(feeds)).images as Tensor;
+    }
+    const feeds = {
+      ...this.#values,
+      images: start,
+      center: images,
+      labels,
+      epsilon,
+      stepSize: scalar(attack.stepSize * warmup),
+    };
+    return await iterate(this.#attack!, feeds, attack.steps);
+  }
+
+  /** Parameters, velocities and averages, copied. */
+  state(): Pick<TrainState, "parameters" | "velocity" | "average"> {
+    const part = (prefix: string): NamedTensors => {
+      const names = Object.keys(this.#values).filter((name) =>
+        prefix ? name.startsWith(prefix) : !name.includes(":")
+      );
+      return Object.fromEntries(names.map((name) => [
+        name.slice(prefix.length),
+        copyOf(this.#values[name]),
+      ]));
+    };
+    return {
+      parameters: part(""),
+      velocity: part(VELOCITY),
+      average: part(AVERAGE),
+    };
+  }
+
+  async release(): Promise<void> {
+    await this.#update.release();
+    await this.#attack?.release();
+    await this.#start?.release();
+  }
+}
+
+function copyOf({ dtype, shape, data }: AnyTensor): AnyTensor {
+  return { dtype, shape, data: data.slice() } as AnyTensor;
+}
+
+function renamed(
+  tensors: NamedTensors,
+  rename: (name: string) => string,
+): Record<string, AnyTensor> {
+  return Object.fromEntries(
+    Object.entries(tensors).map(([name, value]) => [rename(name), value]),
+  );
+}
