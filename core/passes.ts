@@ -90,12 +90,17 @@ function keyOf(node: Node, ids: ReadonlyMap<Node, number>): string {
       const { dtype, data, shape } = node.value!;
       // Large constants are equal only if they are the same node.
       return data.length <= 64
-        ? `${dtype}[${shape}]${data.join()}`
+        ? `${dtype}[${shape}]${Array.from<unknown>(data).map(exactly)}`
         : `constant ${node.id}`;
     }
     default:
-      return `${node.kind} ${node.name}`;
+      return `${node.kind} ${node.name} ${node.dtype}[${node.shape}]`;
   }
+}
+
+/** Prints a number; unlike `String()`, -0 not as 0. */
+function exactly(value: unknown): string {
+  return Object.is(value, -0) ? "-0" : String(value);
 }
 
 function attributesKey(attributes: Attributes): string {

@@ -52,7 +52,7 @@ export function broadcastAxes(from: Shape, to: Shape): number[] {
 export function checkAxes(axes: readonly number[], rank: number): number[] {
   const positive = axes.map((axis) => (axis < 0 ? axis + rank : axis));
   const outside = axes.find((_, i) =>
-    !(positive[i] >= 0 && positive[i] < rank)
+    !(Number.isInteger(positive[i]) && positive[i] >= 0 && positive[i] < rank)
   );
   if (outside !== undefined) {
     throw new RangeError(

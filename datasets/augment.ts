@@ -7,7 +7,7 @@
  * @module
  */
 import type { Random, Tensor } from "../core/mod.ts";
-import { resizeRegion } from "./resize.ts";
+import { type Region, resizeRegion } from "./resize.ts";
 
 /**
  * Which random changes training images get:
@@ -171,14 +171,6 @@ export function rotate(
       data[to + 2 * plane] = inside ? scratch[from + 2 * plane] : 0;
     }
   }
-}
-
-/** Part of an image, in pixels. */
-export interface Region {
-  readonly top: number;
-  readonly left: number;
-  readonly height: number;
-  readonly width: number;
 }
 
 /**

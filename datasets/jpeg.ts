@@ -8,8 +8,8 @@
 import { readPackageFile } from "./_package.ts";
 import type { Raster } from "./png.ts";
 
-/** Pixel formats of the decoder. */
-const GREY = 0, RGB = 1, CMYK = 2;
+/** Pixel formats of the decoder besides grey. */
+const RGB = 1, CMYK = 2;
 
 /** What the segments before the pixels say. */
 export interface JpegInfo {
@@ -104,6 +104,7 @@ interface Decoder {
   ): number;
   decode_width(handle: number): number;
   decode_height(handle: number): number;
+  /** 0: grey, 1: RGB, 2: CMYK. */
   decode_format(handle: number): number;
   decode_buffer(handle: number): number;
   decode_free(handle: number): void;
@@ -144,21 +145,16 @@ export async function decodeJpeg(bytes: Uint8Array): Promise<Raster> {
   const format = wasm.decode_format(handle);
   const start = wasm.decode_buffer(handle);
   const pixels = new Uint8Array(wasm.memory.buffer, start, wasm.wlen());
-  const rgba = new Uint8Array(4 * width * height).fill(255);
-  for (let i = 0; i < width * height; i++) {
-    if (format === RGB) {
-      rgba[4 * i] = pixels[3 * i];
-      rgba[4 * i + 1] = pixels[3 * i + 1];
-      rgba[4 * i + 2] = pixels[3 * i + 2];
-    } else if (format === GREY) {
-      rgba[4 * i] = rgba[4 * i + 1] = rgba[4 * i + 2] = pixels[i];
-    } else if (format === CMYK) {
-      const white = 255 - pixels[4 * i + 3];
-      for (let c = 0; c < 3; c++) {
-        rgba[4 * i + c] = Math.round(white * (255 - pixels[4 * i + c]) / 255);
-      }
+  const data = format === RGB
+    ? pixels.slice()
+    : new Uint8Array(3 * width * height);
+  for (let i = 0; format !== RGB && i < width * height; i++) {
+    for (let c = 0; c < 3; c++) {
+      data[3 * i + c] = format === CMYK
+        ? (255 - pixels[4 * i + 3]) * (255 - pixels[4 * i + c]) / 255
+        : pixels[i];
     }
   }
   wasm.decode_free(handle);
-  return { width, height, rgba };
+  return { width, height, channels: 3, data };
 }

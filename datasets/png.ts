@@ -10,8 +10,10 @@ import { crc32, deflateSync, inflateSync } from "node:zlib";
 export interface Raster {
   readonly width: number;
   readonly height: number;
-  /** Red, green, blue, alpha of each pixel, `[height, width, 4]`. */
-  readonly rgba: Uint8Array;
+  /** 3: red, green, blue; 4: with alpha. */
+  readonly channels: 3 | 4;
+  /** `[height, width, channels]` */
+  readonly data: Uint8Array;
 }
 
 const SIGNATURE = [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a];
@@ -190,7 +192,7 @@ export function decodePng(bytes: Uint8Array): Raster {
       }
     }
   }
-  return { width, height, rgba };
+  return { width, height, channels: 4, data: rgba };
 }
 
 type Paint = (row: Uint8Array, x: number, rgba: Uint8Array, to: number) => void;

@@ -15,32 +15,39 @@ export interface Size {
 /** For each output position: where its inputs start, and their weights. */
 interface Filter {
   readonly starts: Int32Array;
-  readonly weights: Float64Array[];
+  /** Inputs of each output; weights beyond a filter's end are 0. */
+  readonly taps: number;
+  /** `[outputs, taps]` */
+  readonly weights: Float32Array;
 }
 
+/** Filter from `input` to `output` positions, for outputs `from` to `to`. */
 function triangleFilter(
   input: number,
   output: number,
+  [from, to]: readonly [number, number],
 ): Filter {
   const scale = input / output;
   const support = Math.max(scale, 1);
-  const starts = new Int32Array(output);
-  const weights: Float64Array[] = [];
-  for (let i = 0; i < output; i++) {
+  const taps = Math.min(input, Math.ceil(support) * 2 + 1);
+  const starts = new Int32Array(to - from);
+  const weights = new Float32Array((to - from) * taps);
+  for (let i = from; i < to; i++) {
     const centre = (i + 0.5) * scale;
-    const start = Math.max(0, Math.trunc(centre - support + 0.5));
+    const first = Math.max(0, Math.trunc(centre - support + 0.5));
     const end = Math.min(input, Math.trunc(centre + support + 0.5));
-    const row = new Float64Array(end - start);
+    // Near the far edge, begin early enough for all taps to be inside.
+    const start = Math.min(first, input - taps);
+    const row = weights.subarray((i - from) * taps, (i - from + 1) * taps);
     let sum = 0;
-    for (let k = 0; k < row.length; k++) {
-      const distance = Math.abs((k + start - centre + 0.5) / support);
-      sum += row[k] = Math.max(0, 1 - distance);
+    for (let k = first; k < end; k++) {
+      const distance = Math.abs((k - centre + 0.5) / support);
+      sum += row[k - start] = Math.max(0, 1 - distance);
     }
-    for (let k = 0; k < row.length; k++) row[k] /= sum;
-    starts[i] = start;
-    weights.push(row);
+    for (let k = 0; k < taps; k++) row[k] /= sum;
+    starts[i - from] = start;
   }
-  return { starts, weights };
+  return { starts, taps, weights };
 }
 
 /** Shape `[3, h, w]` of an image. @throws {TypeError} If it is another */
@@ -64,64 +71,75 @@ function checkSize({ height, width }: Size): void {
   }
 }
 
+/** Part of an image, in pixels. */
+export interface Region extends Size {
+  readonly top: number;
+  readonly left: number;
+}
+
+function checkInside(region: Region, image: Size): void {
+  const { top, left, height, width } = region;
+  if (
+    !(top >= 0 && left >= 0 && height > 0 && width > 0 &&
+      top + height <= image.height && left + width <= image.width)
+  ) {
+    throw new RangeError(
+      `Cannot take ${height} x ${width} pixels at row ${top}, column ${left} ` +
+        `of an image of ${image.height} x ${image.width}`,
+    );
+  }
+}
+
 /**
  * Resizes part of an image as if it had been cut out first.
  *
  * @param image Image `[3, h, w]`
  * @param region Part to take, inside the image
  * @param size Height and width to make
- * @returns Image `[3, size.height, size.width]`
- * @throws {RangeError} If the region is not inside the image
+ * @param window Part of the result to make; all of it if left out
+ * @returns Image `[3, window.height, window.width]`
+ * @throws {RangeError} If a part is not inside the image it is taken of
  */
 export function resizeRegion(
   image: Tensor,
-  region: Size & { readonly top: number; readonly left: number },
+  region: Region,
   size: Size,
+  window: Region = { top: 0, left: 0, ...size },
 ): Tensor {
   const full = imageSize(image);
   checkSize(size);
+  checkInside(region, full);
+  checkInside(window, size);
   const { top, left, height, width } = region;
-  if (
-    !(top >= 0 && left >= 0 && height > 0 && width > 0 &&
-      top + height <= full.height && left + width <= full.width)
-  ) {
-    throw new RangeError(
-      `Cannot take ${height} x ${width} pixels at row ${top}, column ${left} ` +
-        `of an image of ${full.height} x ${full.width}`,
-    );
-  }
-  const across = triangleFilter(width, size.width);
-  const down = triangleFilter(height, size.height);
-  const out = new Float32Array(3 * size.height * size.width);
-  // Horizontal pass first, as Pillow; rows no output needs do not exist, as
-  // the vertical filter covers the whole region.
-  const rows = new Float32Array(height * size.width);
+  const bottom = window.top + window.height, right = window.left + window.width;
+  const down = triangleFilter(height, size.height, [window.top, bottom]);
+  const across = triangleFilter(width, size.width, [window.left, right]);
+  const out = new Float32Array(3 * window.height * window.width);
+  const row = new Float32Array(width);
   for (let c = 0; c < 3; c++) {
-    for (let y = 0; y < height; y++) {
-      const base = (c * full.height + top + y) * full.width + left;
-      for (let x = 0; x < size.width; x++) {
-        const weights = across.weights[x];
-        const from = base + across.starts[x];
-        let sum = 0;
-        for (let k = 0; k < weights.length; k++) {
-          sum += weights[k] * image.data[from + k];
+    for (let y = 0; y < window.height; y++) {
+      row.fill(0);
+      for (let k = 0; k < down.taps; k++) {
+        const weight = down.weights[y * down.taps + k];
+        if (weight === 0) continue;
+        const from = (c * full.height + top + down.starts[y] + k) * full.width +
+          left;
+        for (let x = 0; x < width; x++) {
+          row[x] += weight * image.data[from + x];
         }
-        rows[y * size.width + x] = sum;
       }
-    }
-    for (let y = 0; y < size.height; y++) {
-      const weights = down.weights[y];
-      const to = (c * size.height + y) * size.width;
-      for (let k = 0; k < weights.length; k++) {
-        const weight = weights[k];
-        const from = (down.starts[y] + k) * size.width;
-        for (let x = 0; x < size.width; x++) {
-          out[to + x] += weight * rows[from + x];
+      const to = (c * window.height + y) * window.width;
+      for (let x = 0; x < window.width; x++) {
+        const from = across.starts[x], at = x * across.taps;
+        let sum = 0;
+        for (let k = 0; k < across.taps; k++) {
+          sum += across.weights[at + k] * row[from + k];
         }
+        out[to + x] = sum;
       }
     }
   }
-  return tensor(out, [3, size.height, size.width]);
+  return tensor(out, [3, window.height, window.width]);
 }
 
 /**
@@ -146,6 +164,13 @@ function roundHalfEven(value: number): number {
   return floor % 2 === 0 ? floor : floor + 1;
 }
 
+/** The middle part of an image. */
+function centreOf(image: Size, { height, width }: Size): Region {
+  const top = roundHalfEven((image.height - height) / 2);
+  const left = roundHalfEven((image.width - width) / 2);
+  return { top, left, height, width };
+}
+
 /**
  * The middle of an image (torchvision `CenterCrop`).
  *
@@ -167,8 +192,7 @@ export function centreCrop(image: Tensor, size: Size | number): Tensor {
     );
   }
   if (height === full.height && width === full.width) return image;
-  const top = roundHalfEven((full.height - height) / 2);
-  const left = roundHalfEven((full.width - width) / 2);
+  const { top, left } = centreOf(full, { height, width });
   const out = new Float32Array(3 * height * width);
   for (let c = 0; c < 3; c++) {
     for (let y = 0; y < height; y++) {
@@ -201,5 +225,10 @@ export function fitImage(image: Tensor, size: number): Tensor {
   const target = height <= width
     ? { height: shorter, width: longer }
     : { height: longer, width: shorter };
-  return centreCrop(resize(image, target), size);
+  return resizeRegion(
+    image,
+    { top: 0, left: 0, height, width },
+    target,
+    centreOf(target, { height: size, width: size }),
+  );
 }

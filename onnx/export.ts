@@ -78,8 +78,8 @@ const EXTERNAL_BYTES = 1024;
  *
  * @param outputs Nodes to compute, by output name
  * @param options Constants, metadata, where large constants go
- * @throws {TypeError} If two inputs share a name, or a constant does not have
- * the shape of its parameter
+ * @throws {TypeError} If two inputs, or an input and an output, share a name,
+ * or a constant does not have the shape of its parameter
  */
 export function exportModel(
   outputs: Readonly<Record<string, Node>>,
@@ -95,8 +95,14 @@ export function exportModel(
   const domains = new Set([""]);
   const external = new ExternalData(externalFile);
 
-  for (const node of topologicalOrder(results)) {
-    const name = node.name || `n${names.size}`;
+  const order = topologicalOrder(results);
+  const given = new Set([
+    ...Object.keys(outputs),
+    ...order.map(({ name }) => name),
+  ]);
+  for (const node of order) {
+    let name = node.name || `n${names.size}`;
+    while (!node.name && given.has(name)) name = `_${name}`;
     names.set(node, name);
     if (node.kind === "op") {
       const { type, domain = "" } = node.op!;
@@ -127,6 +133,11 @@ export function exportModel(
   // An output must be named by its user and produced by a node of its own.
   const infos = Object.keys(outputs).map((name, i): ValueInfo => {
     const node = results[i];
+    if (order.some((other) => other.name === name)) {
+      throw new TypeError(
+        `Cannot export output "${name}": an input has this name; rename one`,
+      );
+    }
     nodes.push({
       input: [names.get(node)!],
       output: [name],

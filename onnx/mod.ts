@@ -18,4 +18,5 @@ export {
   type Device,
   Program,
   type Provider,
+  runtimeVersion,
 } from "./session.ts";

@@ -193,7 +193,7 @@ async function createSession(
       ],
       ...(threads ? { intraOpNumThreads: threads } : {}),
       ...(externalData.length > 0 ? { externalData } : {}),
-      ...(noFallback
+      ...(noFallback && provider !== "cpu"
         ? { extra: { session: { disable_cpu_ep_fallback: "1" } } }
         : {}),
       ...(profile ? { enableProfiling: true, profileFilePrefix: profile } : {}),
@@ -211,6 +211,9 @@ async function createSession(
 
 /** What a user can do about a provider's refusal. */
 function explain(provider: Provider, reason: string): string {
+  if (reason.includes("fallback to CPU EP")) {
+    return `it has no kernel for some node, and noFallback is set`;
+  }
   switch (provider) {
     case "cuda":
       return `ONNX Runtime could not load its CUDA provider (${reason}); ` +
@@ -322,4 +325,11 @@ async function hardwareAdapter(): Promise<string | null> {
   } catch {
     return null;
   }
+}
+
+/** Version of the ONNX Runtime package that runs here. */
+export async function runtimeVersion(): Promise<string> {
+  const { env } = await loadRuntime();
+  const { versions } = env as { versions: Record<string, string | undefined> };
+  return versions.node ?? versions.web ?? versions.common ?? "unknown";
 }

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { Random, type Tensor } from "../core/mod.ts";
+import { Random, rows, type Tensor } from "../core/mod.ts";
 import { batches, type Split } from "../datasets/mod.ts";
 import type { Norm } from "./ball.ts";
 import { DEFAULT_BATCH_SIZE, type Network } from "./network.ts";
@@ -25,6 +25,8 @@ export interface EvaluateOptions {
   readonly attack?: EvaluationAttack;
   /** Images per run (default 64). */
   readonly batchSize?: number;
+  /** Evaluate this many images, the split's first (default: all). */
+  readonly limit?: number;
   /** Of the random starts (default 0). */
   readonly seed?: number;
   /** Receives the number of images done. */
@@ -72,6 +74,7 @@ export async function evaluate(
   options: EvaluateOptions = {},
 ): Promise<Evaluation> {
   const { attack, batchSize = DEFAULT_BATCH_SIZE, seed = 0, signal } = options;
+  const limit = Math.min(options.limit ?? Infinity, split.size);
   const clean: boolean[] = [];
   const adversarial: boolean[] = [];
   let cleanLoss = 0;
@@ -84,8 +87,11 @@ export async function evaluate(
     random,
     epoch: 0,
   });
-  for await (const { images, labels } of stream) {
+  for await (const batch of stream) {
     signal?.throwIfAborted();
+    const count = Math.min(batch.labels.length, limit - clean.length);
+    const images = rows(batch.images, 0, count);
+    const labels = batch.labels.subarray(0, count);
     const objective = crossEntropyObjective(labels, network.spec.classes);
     const run = (settings: PgdSettings, restart?: number) =>
       optimizeInput(network, images, {
@@ -124,6 +130,7 @@ export async function evaluate(
     }
     clean.push(...unharmed);
     options.onProgress?.(clean.length);
+    if (clean.length >= limit) break;
   }
   const images = clean.length;
   const fraction = (flags: readonly boolean[]) =>

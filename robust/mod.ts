@@ -46,3 +46,8 @@ export {
   type EvaluationAttack,
   predictions,
 } from "./evaluate.ts";
+export {
+  decodeTraining,
+  encodeTraining,
+  type SavedTraining,
+} from "./training_state.ts";

@@ -1,0 +1,36 @@
+/**
+ * Robust representations in TypeScript: train networks against small l2
+ * perturbations, then invert, interpolate, visualise and edit through their
+ * representations by plain gradient steps on the input (Engstrom et al. 2019,
+ * "Adversarial Robustness as a Prior for Learned Representations").
+ *
+ * ```ts no-eval
+ * import {
+ *   loadNetwork, matchRepresentation, optimizeInput, Random, readImage, stack,
+ * } from "./mod.ts";
+ * const { network } = await loadNetwork("runs/cifar-l2");
+ * const target = stack([await readImage("a.png")]);
+ * const { representation } = await network.predict(target);
+ * const noise = new Random(0).uniformTensor(target.shape);
+ * const { images } = await optimizeInput(network, noise, {
+ *   objective: matchRepresentation(representation),
+ *   epsilon: 1000,
+ *   stepSize: 0.1,
+ *   steps: 500,
+ * });
+ * ```
+ *
+ * @module
+ */
+export * from "./core/mod.ts";
+export * from "./models/mod.ts";
+export * from "./onnx/mod.ts";
+export * from "./datasets/mod.ts";
+export * from "./robust/mod.ts";
+export * from "./robust/results.ts";
+export * from "./robust/load.ts";
+export {
+  readCheckpoint,
+  writeCheckpoint,
+  writeFileAtomic,
+} from "./models/files.ts";

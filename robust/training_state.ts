@@ -1,0 +1,84 @@
+/**
+ * States of training to and from bytes, so that a killed run loses nothing.
+ *
+ * @module
+ */
+import type { NamedTensors } from "../core/mod.ts";
+import {
+  decodeSafetensors,
+  encodeSafetensors,
+  type JsonObject,
+} from "../models/mod.ts";
+import type { TrainSettings, TrainState } from "./train.ts";
+
+/** Version of the file. */
+const SCHEMA_VERSION = 1;
+
+/** A state and what it is a state of. */
+export interface SavedTraining {
+  readonly settings: TrainSettings;
+  /** What the images were: resuming needs the same. */
+  readonly data: JsonObject;
+  readonly state: TrainState;
+}
+
+const GROUPS = ["parameters", "velocity", "average"] as const;
+
+/** Writes a state as a safetensors file. */
+export function encodeTraining(
+  { settings, data, state }: SavedTraining,
+): Uint8Array<ArrayBuffer> {
+  const tensors: NamedTensors = Object.fromEntries(
+    GROUPS.flatMap((group) =>
+      Object.entries(state[group]).map(([name, value]) => [
+        `${group}:${name}`,
+        value,
+      ])
+    ),
+  );
+  const { epoch, step, sums, history } = state;
+  const training = JSON.stringify({
+    schemaVersion: SCHEMA_VERSION,
+    settings,
+    data,
+    position: { epoch, step, sums, history },
+  });
+  return encodeSafetensors(tensors, { training });
+}
+
+/**
+ * Reads a state back, bit for bit.
+ *
+ * @param bytes The whole file
+ * @param source Its name, for errors
+ * @throws {SyntaxError} If the file is damaged or of another kind
+ */
+export function decodeTraining(
+  bytes: Uint8Array,
+  source: string,
+): SavedTraining {
+  const { tensors, metadata } = decodeSafetensors(bytes, source);
+  const text = Object.hasOwn(metadata, "training") ? metadata.training : "null";
+  const training = JSON.parse(text);
+  if (training?.schemaVersion !== SCHEMA_VERSION) {
+    throw new SyntaxError(
+      `Cannot resume from "${source}": it is not a state of training that ` +
+        `this version wrote; train anew into another folder`,
+    );
+  }
+  const { settings, data, position } = training;
+  const part = (group: string): NamedTensors =>
+    Object.fromEntries(
+      Object.entries(tensors).flatMap(([name, value]) =>
+        name.startsWith(`${group}:`)
+          ? [[name.slice(group.length + 1), value]]
+          : []
+      ),
+    );
+  const [parameters, velocity, average] = GROUPS.map(part);
+  return {
+    settings,
+    data,
+    state: { parameters, velocity, average, ...position },
+  };
+}

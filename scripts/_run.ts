@@ -1,0 +1,231 @@
+/**
+ * What every experiment does around its work: choose a device, load models,
+ * keep the record of the run.
+ *
+ * @module
+ */
+import config from "../deno.json" with { type: "json" };
+import type { JsonObject, NamedTensors } from "../mod.ts";
+import {
+  type Card,
+  chooseProvider,
+  createRunFolder,
+  currentCommit,
+  type Device,
+  type LoadedNetwork,
+  loadNetwork,
+  type Provider,
+  type Run,
+  RUN_SCHEMA_VERSION,
+  type RunFile,
+  runtimeVersion,
+  type RunWeights,
+  weightsHash,
+  writeFileAtomic,
+  writeRun,
+} from "../mod.ts";
+import {
+  encodePng,
+  type Progress as DatasetProgress,
+  type Tensor,
+} from "../mod.ts";
+import { type Progress, type ProgressTask, UsageError } from "./_cli.ts";
+
+/** Flags that decide where programs run. */
+export interface DeviceFlags {
+  readonly device: Device;
+  readonly threads?: number;
+}
+
+/** Chooses the provider and says once on stderr which one and why. */
+export async function openDevice(
+  { device, threads }: DeviceFlags,
+  note: (text: string) => void,
+): Promise<{ provider: Provider; threads?: number }> {
+  const { provider, reason } = await chooseProvider(device);
+  note(`Running on ${provider}: ${reason}`);
+  return { provider, ...(threads ? { threads } : {}) };
+}
+
+/** Loads a model; a name that nothing has is a mistake in the command line. */
+export async function openModel(
+  source: string,
+  options: { readonly provider: Provider; readonly threads?: number },
+): Promise<LoadedNetwork> {
+  try {
+    return await loadNetwork(source, options);
+  } catch (error) {
+    if (error instanceof RangeError) throw new UsageError(error.message);
+    throw error;
+  }
+}
+
+/** A checkpoint as a run's record names it. */
+export async function weightsOf(
+  role: string,
+  { path, card, network }: {
+    readonly path: string;
+    readonly card: Card;
+    readonly network: { readonly parameters: NamedTensors };
+  },
+): Promise<RunWeights> {
+  const sha256 = card.weightsSha256 ?? await weightsHash(network.parameters);
+  return { role, path, sha256 };
+}
+
+/** Versions of what computes. */
+export async function versions(): Promise<Record<string, string>> {
+  return {
+    "robust-reps": config.version,
+    deno: Deno.version.deno,
+    "onnxruntime-node": await runtimeVersion(),
+  };
+}
+
+/** What a script knows of its run at its end. */
+export interface RunResult {
+  readonly provider: string;
+  readonly weights?: readonly RunWeights[];
+  readonly metrics: JsonObject;
+  readonly history?: readonly JsonObject[];
+}
+
+/** Keeps the record of a run, and writes its files into one folder. */
+export class Recorder {
+  readonly #command: string;
+  #flags: JsonObject;
+  readonly #startedAt = new Date();
+  readonly #files: RunFile[] = [];
+  /** Seconds of earlier parts of a resumed run. */
+  readonly #secondsBefore: number;
+  /** Folder of the run; null if it writes no files. */
+  readonly folder: string | null;
+  /** The record that is continued, if there is one. */
+  readonly previous: Run | null;
+
+  private constructor(
+    command: string,
+    flags: JsonObject,
+    folder: string | null,
+    previous: Run | null,
+  ) {
+    this.#command = command;
+    this.#flags = flags;
+    this.folder = folder;
+    this.previous = previous;
+    this.#secondsBefore = previous?.seconds ?? 0;
+    if (previous) this.#startedAt = new Date(previous.startedAt);
+  }
+
+  /**
+   * @param command Name of the script
+   * @param flags Every flag's value
+   * @param folder Where files go; must not hold another run
+   * @param options.resume Continue the run that the folder holds
+   */
+  static async open(
+    command: string,
+    flags: Readonly<Record<string, unknown>>,
+    folder: string | null,
+    { resume = false } = {},
+  ): Promise<Recorder> {
+    const previous = folder
+      ? await createRunFolder(folder, { command, resume })
+      : null;
+    return new Recorder(command, recorded(flags), folder, previous);
+  }
+
+  /** Replaces the flags on record, such as by those of a resumed run. */
+  setFlags(flags: Readonly<Record<string, unknown>>): void {
+    this.#flags = recorded(flags);
+  }
+
+  /** Writes a file of the run. */
+  async file(
+    path: string,
+    content: Uint8Array | string,
+    kind: RunFile["kind"],
+    label?: string,
+  ): Promise<string> {
+    if (!this.folder) throw new TypeError(`Cannot write "${path}": no folder`);
+    const full = `${this.folder}/${path}`;
+    const folder = full.slice(0, full.lastIndexOf("/"));
+    await Deno.mkdir(folder, { recursive: true });
+    await writeFileAtomic(full, content);
+    if (!this.#files.some((file) => file.path === path)) {
+      this.#files.push({ path, kind, ...(label ? { label } : {}) });
+    }
+    return full;
+  }
+
+  /** Writes an image `[3, h, w]` as a PNG tile of the run. */
+  async tile(name: string, image: Tensor, label: string): Promise<string> {
+    return await this.file(
+      `${name}.png`,
+      await encodePng(image),
+      "tile",
+      label,
+    );
+  }
+
+  /** Writes `run.json`, if there is a folder, and the file of `--json`. */
+  async write(result: RunResult, json?: string): Promise<Run> {
+    const stamp = this.#startedAt.toISOString();
+    const session = (Date.now() - this.#opened) / 1000;
+    const run: Run = {
+      schemaVersion: RUN_SCHEMA_VERSION,
+      id: `${this.#command}-${stamp.replace(/[^0-9]/g, "")}`,
+      command: this.#command,
+      argv: Deno.args,
+      flags: this.#flags,
+      seed: Number(this.#flags.seed ?? 0),
+      provider: result.provider,
+      versions: await versions(),
+      commit: await currentCommit(REPOSITORY),
+      weights: result.weights ?? [],
+      metrics: result.metrics,
+      ...(result.history ? { history: result.history } : {}),
+      files: this.#files,
+      startedAt: stamp,
+      seconds: this.#secondsBefore + session,
+    };
+    if (this.folder) await writeRun(this.folder, run);
+    if (json) {
+      await writeFileAtomic(json, JSON.stringify(run, null, 2) + "\n");
+    }
+    return run;
+  }
+
+  readonly #opened = Date.now();
+}
+
+const REPOSITORY = new URL("..", import.meta.url).pathname;
+
+/** Flags without those that were not given or only change what is printed. */
+function recorded(flags: Readonly<Record<string, unknown>>): JsonObject {
+  const { help: _help, quiet: _quiet, debug: _debug, ...kept } = flags;
+  return JSON.parse(JSON.stringify(kept)) as JsonObject;
+}
+
+/** Shows a data set's progress, stage by stage. */
+export function datasetProgress(progress: Progress): {
+  onProgress: (state: DatasetProgress) => void;
+} {
+  let stage = "";
+  let task: ProgressTask | null = null;
+  return {
+    onProgress: (state) => {
+      if (state.stage !== stage) {
+        task?.done();
+        task = progress.start(state.stage, state.total);
+        stage = state.stage;
+      }
+      task!.update(state.done);
+      if (state.done >= state.total) {
+        task!.done();
+        task = null;
+        stage = "";
+      }
+    },
+  };
+}

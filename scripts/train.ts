@@ -1,0 +1,520 @@
+/**
+ * Trains a network, against small perturbations of its inputs or, with
+ * --epsilon 0, without (paper, Tables 1-3).
+ *
+ * The folder of --out holds the network (model.safetensors), the state that
+ * --resume continues from (training.safetensors) and the record (run.json),
+ * each replaced whole about once a minute: stop with Ctrl-C, or even kill it,
+ * and continue with --resume to end in the same weights.
+ *
+ *   deno task train --out runs/shapes-l2 --epsilon 0.5
+ *   deno task train --dataset cifar10 --data data --width 32 --epsilon 0.5 \
+ *     --epochs 30 --out runs/cifar-l2
+ *   deno task train --resume --out runs/cifar-l2
+ *
+ * Defaults are those of the reference library for CIFAR-10: SGD with momentum
+ * 0.9, weight decay 5e-4, learning rate 0.1 divided by 10 every 50 epochs,
+ * batches of 128, PGD of 7 steps of epsilon / 5. Shorter trainings do better
+ * with --schedule cyclic.
+ *
+ * @module
+ */
+import {
+  type Architecture,
+  ARCHITECTURES,
+  type Card,
+  CARD_SCHEMA_VERSION,
+  type CardAttack,
+  checkTrainSettings,
+  type Dataset,
+  DATASETS,
+  decodeTraining,
+  encodeCheckpoint,
+  encodeTraining,
+  type EpochRecord,
+  evaluate,
+  type EvaluationAttack,
+  type JsonObject,
+  MODEL_FILE,
+  type Network,
+  openDataset,
+  type Run,
+  type SavedTraining,
+  type SplitName,
+  stateParameters,
+  train,
+  type TrainingAttack,
+  type TrainSettings,
+  type TrainState,
+  weightsHash,
+} from "../mod.ts";
+import {
+  COMMON_FLAGS,
+  type FlagTable,
+  givenFlags,
+  kebab,
+  type ParsedFlags,
+  runScript,
+  type ScriptContext,
+  UsageError,
+} from "./_cli.ts";
+import { datasetProgress, openDevice, Recorder, versions } from "./_run.ts";
+
+/** Name of the resumable state in the run's folder. */
+const STATE_FILE = "training.safetensors";
+
+const FLAGS = {
+  out: { type: "path", required: true, help: "folder of the run" },
+  resume: { type: "boolean", help: "continue the run in --out" },
+  dataset: {
+    type: "choice",
+    choices: DATASETS,
+    default: "shapes",
+    help: "images to train on",
+  },
+  data: { type: "path", help: "folder or archive of the data set" },
+  arch: {
+    type: "choice",
+    choices: ARCHITECTURES,
+    default: "resnet18",
+    help: "architecture",
+  },
+  form: {
+    type: "choice",
+    choices: ["auto", "cifar", "imagenet"],
+    default: "auto",
+    help: "stem and pooling; cifar for images up to 64 x 64",
+  },
+  width: {
+    type: "integer",
+    default: 64,
+    min: 1,
+    help: "channels of the first stage",
+  },
+  epsilon: {
+    type: "number",
+    default: 0.5,
+    min: 0,
+    aliases: ["eps"],
+    help: "radius of the perturbations in [0, 1] units; 0: none",
+  },
+  advTrain: {
+    type: "integer",
+    min: 0,
+    max: 1,
+    help: "0 is the same as --epsilon 0",
+  },
+  norm: {
+    type: "choice",
+    choices: ["l2", "linf", "2", "inf"],
+    default: "l2",
+    aliases: ["constraint"],
+    help: "how perturbations are measured",
+  },
+  attackSteps: {
+    type: "integer",
+    default: 7,
+    min: 1,
+    help: "PGD steps per batch",
+  },
+  stepSize: {
+    type: "number",
+    above: 0,
+    aliases: ["attack-lr"],
+    help: "length of a PGD step; epsilon / 5 if not given",
+  },
+  randomStart: {
+    type: "boolean",
+    default: true,
+    help: "start PGD at a random point (paper; the reference code does not)",
+  },
+  epochs: {
+    type: "integer",
+    default: 150,
+    min: 1,
+    help: "passes over the data",
+  },
+  batchSize: { type: "integer", default: 128, min: 2, help: "images per step" },
+  learningRate: {
+    type: "number",
+    default: 0.1,
+    above: 0,
+    aliases: ["lr"],
+    help: "largest learning rate",
+  },
+  schedule: {
+    type: "choice",
+    choices: ["step", "cyclic"],
+    default: "step",
+    help: "shape of the learning rate over training",
+  },
+  stepEvery: {
+    type: "integer",
+    default: 50,
+    min: 1,
+    aliases: ["step-lr"],
+    help: "epochs after which schedule step divides by 10",
+  },
+  momentum: {
+    type: "number",
+    default: 0.9,
+    min: 0,
+    help: "fraction of the velocity kept",
+  },
+  weightDecay: {
+    type: "number",
+    default: 5e-4,
+    min: 0,
+    help: "l2 penalty on the parameters",
+  },
+  epsilonWarmup: {
+    type: "number",
+    default: 0,
+    min: 0,
+    help: "epochs over which epsilon grows from 0",
+  },
+  ema: {
+    type: "number",
+    default: 0,
+    min: 0,
+    help: "decay of the parameters' moving average per step, such as 0.999",
+  },
+  augmentation: {
+    type: "choice",
+    choices: ["none", "standard", "reference"],
+    default: "standard",
+    help: "random changes to the images",
+  },
+  limit: {
+    type: "integer",
+    min: 1,
+    help: "use this many images of each split",
+  },
+  size: { type: "integer", min: 8, help: "height and width of the images" },
+  evalImages: {
+    type: "integer",
+    default: 500,
+    min: 0,
+    help: "test images to evaluate on after each epoch",
+  },
+  evalEpsilon: {
+    type: "number",
+    min: 0,
+    help: "radius of that attack; --epsilon, or 0.5 (linf 8/255) if it is 0",
+  },
+  evalSteps: {
+    type: "integer",
+    default: 10,
+    min: 1,
+    help: "PGD steps of that attack",
+  },
+  ...COMMON_FLAGS,
+} as const satisfies FlagTable;
+
+type Flags = ParsedFlags<typeof FLAGS>;
+
+/** Flags that may change when a run is resumed: they do not alter the result. */
+const FREE = new Set<string>([
+  ...["out", "resume", "data", "device", "threads", "json", "quiet", "debug"],
+  ...["evalImages", "evalEpsilon", "evalSteps", "help"],
+]);
+
+function attackOf(flags: Flags): TrainingAttack | null {
+  const { epsilon, attackSteps: steps, randomStart } = flags;
+  if (epsilon === 0 || flags.advTrain === 0) return null;
+  const norm = normOf(flags);
+  return {
+    norm,
+    epsilon,
+    steps,
+    stepSize: flags.stepSize ?? epsilon / 5,
+    randomStart,
+  };
+}
+
+/** The reference library writes 2 and inf. */
+function normOf({ norm }: Pick<Flags, "norm">): "l2" | "linf" {
+  return norm === "l2" || norm === "2" ? "l2" : "linf";
+}
+
+function settingsOf(flags: Flags, dataset: Dataset): TrainSettings {
+  const { epochs, batchSize, learningRate, momentum, weightDecay } = flags;
+  const { epsilonWarmup, ema, augmentation, seed, width, stepEvery } = flags;
+  const small = dataset.imageShape[1] <= 64;
+  const form = flags.form === "auto"
+    ? (small ? "cifar" : "imagenet")
+    : flags.form;
+  const drops = Math.floor((epochs - 1) / stepEvery);
+  return {
+    spec: {
+      architecture: flags.arch as Architecture,
+      form,
+      width,
+      classes: dataset.classes.length,
+      mean: dataset.mean,
+      std: dataset.std,
+    },
+    attack: attackOf(flags),
+    schedule: flags.schedule === "cyclic" ? { kind: "cyclic" } : {
+      kind: "step",
+      at: Array.from({ length: drops }, (_, i) => (i + 1) * stepEvery),
+    },
+    epochs,
+    batchSize,
+    learningRate,
+    momentum,
+    weightDecay,
+    epsilonWarmup,
+    ema,
+    augmentation: augmentation as TrainSettings["augmentation"],
+    seed,
+  };
+}
+
+/** What the images are, as the state and the card know them. */
+function dataOf(flags: Flags, dataset: Dataset): JsonObject {
+  return {
+    dataset: dataset.name,
+    images: dataset.splits.train.size,
+    size: dataset.imageShape[1],
+    limit: flags.limit ?? null,
+  };
+}
+
+/** The state in the folder, checked against the flags given with --resume. */
+async function readState(flags: Flags): Promise<SavedTraining | null> {
+  const path = `${flags.out}/${STATE_FILE}`;
+  const bytes = await Deno.readFile(path).catch((error) => {
+    if (error instanceof Deno.errors.NotFound) return null;
+    throw error;
+  });
+  return bytes ? decodeTraining(bytes, path) : null;
+}
+
+/**
+ * Flags of a resumed run: those it was started with, but for those that may
+ * change. Another value given for one of the others is refused.
+ */
+function resumedFlags(flags: Flags, previous: Run): Flags {
+  const stored = previous.flags as Partial<Record<keyof Flags, unknown>>;
+  const given = givenFlags(Deno.args, FLAGS);
+  for (const name of given) {
+    const key = name as keyof Flags;
+    const before = stored[key];
+    if (!FREE.has(name) && flags[key] !== before) {
+      throw new UsageError(
+        `Cannot resume "${flags.out}" with --${kebab(name)} ${
+          flags[key]
+        }: it ` +
+          `was started with ${
+            before ?? "the default"
+          }; leave the flag out, or ` +
+          `train into another --out`,
+      );
+    }
+  }
+  const free = Object.entries(flags).filter(([name]) =>
+    FREE.has(name) && (given.has(name) || !(name in stored))
+  );
+  return { ...flags, ...stored, ...Object.fromEntries(free) } as Flags;
+}
+
+function cardOf(
+  settings: TrainSettings,
+  dataset: Dataset,
+  state: TrainState,
+  extra: Pick<Card, "versions" | "command">,
+): Card {
+  const { spec, attack, seed } = settings;
+  const { architecture, form, width, mean, std } = spec;
+  const metrics = state.history.at(-1)?.metrics;
+  return {
+    schemaVersion: CARD_SCHEMA_VERSION,
+    architecture,
+    form,
+    width,
+    classes: dataset.classes,
+    dataset: dataset.name,
+    imageSize: dataset.imageShape[1],
+    mean: mean as Card["mean"],
+    std: std as Card["std"],
+    attack: attack as CardAttack | null,
+    epoch: state.epoch,
+    seed,
+    accuracies: metrics && "clean" in metrics
+      ? {
+        clean: metrics.clean,
+        images: metrics.images,
+        adversarial: [{
+          epsilon: metrics.epsilon,
+          steps: metrics.steps,
+          stepSize: metrics.stepSize,
+          restarts: 1,
+          accuracy: metrics.adversarial,
+        }],
+      }
+      : {},
+    ...extra,
+    created: new Date().toISOString(),
+  };
+}
+
+/** The attack of the evaluation after each epoch. */
+function evaluationAttack(flags: Flags): EvaluationAttack {
+  const norm = normOf(flags);
+  const fallback = norm === "l2" ? 0.5 : 8 / 255;
+  const epsilon = flags.evalEpsilon ?? (flags.epsilon || fallback);
+  const steps = flags.evalSteps;
+  return {
+    norm,
+    epsilon,
+    steps,
+    stepSize: 2.5 * epsilon / steps,
+    randomStart: false,
+    restarts: 1,
+  };
+}
+
+/** Opens the images; a missing test split only costs the evaluation. */
+async function openImages(
+  flags: Flags,
+  { signal, progress, note }: ScriptContext,
+): Promise<Dataset> {
+  const open = (splits: SplitName[]) =>
+    openDataset(flags.dataset, {
+      data: flags.data,
+      splits,
+      limit: flags.limit,
+      size: flags.size,
+      signal,
+      onWarning: note,
+      ...datasetProgress(progress),
+    });
+  if (flags.evalImages === 0) return await open(["train"]);
+  try {
+    return await open(["train", "test"]);
+  } catch (error) {
+    signal.throwIfAborted();
+    const dataset = await open(["train"]);
+    note(`Training without evaluation: ${(error as Error).message}`);
+    return dataset;
+  }
+}
+
+async function main(flagsGiven: Flags, context: ScriptContext): Promise<void> {
+  const { signal, progress, note } = context;
+  const { out, resume } = flagsGiven;
+  const recorder = await Recorder.open("train", flagsGiven, out, { resume });
+  const saved = resume ? await readState(flagsGiven) : null;
+  if (resume && !recorder.previous) {
+    note(`Starting anew: "${out}" holds no run to resume`);
+  }
+  const flags = recorder.previous
+    ? resumedFlags(flagsGiven, recorder.previous)
+    : flagsGiven;
+  recorder.setFlags(flags);
+  const device = await openDevice(flags, note);
+  const dataset = await openImages(flags, context);
+  const settings = settingsOf(flags, dataset);
+  checkTrainSettings(settings);
+  const data = dataOf(flags, dataset);
+  if (saved && JSON.stringify(saved.data) !== JSON.stringify(data)) {
+    throw new Error(
+      `Cannot resume "${out}": it was trained on ${
+        JSON.stringify(saved.data)
+      }, found ${JSON.stringify(data)}`,
+    );
+  }
+  const known = await versions();
+  const command = `deno task train ${Deno.args.join(" ")}`;
+
+  const write = async (state: TrainState) => {
+    const card = cardOf(settings, dataset, state, { versions: known, command });
+    const tensors = stateParameters(state);
+    const model = await encodeCheckpoint({ card, tensors });
+    const resumable = encodeTraining({ settings, data, state });
+    await recorder.file(STATE_FILE, resumable, "data", "state for --resume");
+    await recorder.file(MODEL_FILE, model, "checkpoint", "network");
+    const sha256 = await weightsHash(tensors);
+    await recorder.write({
+      provider: device.provider,
+      weights: [{ role: "trained", path: MODEL_FILE, sha256 }],
+      metrics: { epoch: state.epoch, ...state.history.at(-1)?.metrics },
+      history: state.history as unknown as JsonObject[],
+    }, flags.json);
+  };
+
+  const test = (dataset.splits as Partial<Dataset["splits"]>).test;
+  const onEpoch = async (
+    network: Network,
+    record: EpochRecord,
+  ): Promise<Record<string, number>> => {
+    if (!test) return {};
+    const attack = evaluationAttack(flags);
+    const count = Math.min(flags.evalImages, test.size);
+    const task = progress.start("evaluate", count);
+    const result = await evaluate(network, test, {
+      attack,
+      limit: count,
+      onProgress: (done) => task.update(done),
+      signal,
+    });
+    task.done();
+    note(
+      `Epoch ${record.epoch}: loss ${record.loss.toFixed(3)}, training ` +
+        `${percent(record.accuracy)}, test ${percent(result.clean)} clean, ` +
+        `${
+          percent(result.adversarial!)
+        } under PGD-${attack.steps} at epsilon ` +
+        `${attack.epsilon.toFixed(3)} (${count} images)`,
+    );
+    return {
+      clean: result.clean,
+      adversarial: result.adversarial!,
+      images: count,
+      epsilon: attack.epsilon,
+      steps: attack.steps,
+      stepSize: attack.stepSize,
+    };
+  };
+
+  let task = null as ReturnType<typeof progress.start> | null;
+  try {
+    const state = await train(settings, dataset.splits.train, {
+      ...device,
+      state: saved?.state,
+      signal,
+      onStep: ({ epoch, step, stepsPerEpoch, loss, accuracy }) => {
+        task ??= progress.start(
+          `epoch ${epoch + 1}/${settings.epochs}`,
+          stepsPerEpoch,
+          step - 1,
+        );
+        const text = `loss ${loss.toFixed(3)}, ${percent(accuracy)}`;
+        task.update(step, text);
+        if (step === stepsPerEpoch) {
+          task.done();
+          task = null;
+        }
+      },
+      onEpoch,
+      onCheckpoint: write,
+    });
+    // Resuming a finished run only rewrites its record.
+    await write(state);
+  } catch (error) {
+    if (signal.aborted) {
+      note(`Stopped; continue with: deno task train --resume --out ${out}`);
+    }
+    throw error;
+  } finally {
+    dataset.close();
+  }
+  console.log(`${out}/${MODEL_FILE}`);
+}
+
+function percent(fraction: number): string {
+  return `${(100 * fraction).toFixed(1)}%`;
+}
+
+if (import.meta.main) await runScript(import.meta, FLAGS, {}, main);

@@ -1,0 +1,206 @@
+import { assert, assertEquals } from "@std/assert";
+import {
+  abs,
+  add,
+  constant,
+  div,
+  exp,
+  fakeRelu,
+  grad,
+  input,
+  maximum,
+  minimum,
+  mul,
+  neg,
+  type Node,
+  parameter,
+  Random,
+  relu,
+  reshape,
+  simplify,
+  stopGradient,
+  sub,
+  sum,
+  type Tensor,
+  tensor,
+  topologicalOrder,
+  transpose,
+  withGradient,
+} from "../../core/mod.ts";
+import { assertAllClose, evaluate } from "../_assert.ts";
+
+/** Number of ops that some nodes need. */
+function opsOf(outputs: readonly Node[]): number {
+  return topologicalOrder(outputs).filter(({ kind }) => kind === "op").length;
+}
+
+Deno.test("simplify() merges nodes that compute the same", () => {
+  const x = input("x", [3]);
+  const [y] = simplify([add(exp(x), exp(x))]);
+  assertEquals(opsOf([y]), 2);
+  const [a, b] = simplify([mul(x, 2), mul(x, 2)]);
+  assert(a === b);
+});
+
+Deno.test("simplify() merges relu() and fakeRelu(), which compute the same", () => {
+  const x = input("x", [3]);
+  assertEquals(opsOf(simplify([add(relu(x), fakeRelu(x))])), 2);
+});
+
+Deno.test("simplify() keeps nodes of other attributes or constants apart", () => {
+  const x = input("x", [2, 2]);
+  const pairs = [
+    [sum(x, [0]), sum(x, [1])],
+    [sum(x, [0, 1]), sum(x, [0, 1], { keepDims: true })],
+    [transpose(x, [1, 0]), transpose(x, [0, 1])],
+    [mul(x, 2), mul(x, 3)],
+    [sub(x, 2), sub(2, x)],
+    [reshape(x, [4]), reshape(x, [1, 4])],
+    [div(x, 0), div(x, -0)],
+    [input("y", [2]), parameter("y", [2])],
+    [input("y", [2]), input("y", [3])],
+    [input("y", [2]), input("z", [2])],
+  ];
+  for (const pair of pairs) {
+    const [a, b] = simplify(pair);
+    assert(a !== b, `Expected ${pair[0]} and ${pair[1]} to stay apart`);
+    assertEquals([a.shape, b.shape], pair.map(({ shape }) => shape));
+  }
+});
+
+Deno.test("simplify() takes out products with one and sums with zero", () => {
+  const x = input("x", [2]);
+  for (const y of [mul(x, 1), mul(1, x), add(x, 0), add(0, x)]) {
+    assert(simplify([y])[0] === x);
+  }
+  const ones = constant(tensor([1, 1]));
+  assert(simplify([mul(x, ones)])[0] === x);
+  const stretched = mul(input("s", [1]), ones);
+  assertEquals(simplify([stretched])[0].shape, [2]);
+});
+
+Deno.test("simplify() drops overrides and what only gradients need", () => {
+  const x = input("x", [2]);
+  const other = exp(input("other", [2]));
+  const y = stopGradient(withGradient(neg(x), [other], (g) => [g]));
+  const [simple] = simplify([y]);
+  assertEquals(topologicalOrder([simple]), [x, simple]);
+});
+
+Deno.test("simplify() leaves the nodes it was given alone", () => {
+  const x = input("x", [2]);
+  const y = add(exp(x), exp(x));
+  const before = topologicalOrder([y]).map(({ id }) => id);
+  simplify([y]);
+  assertEquals(topologicalOrder([y]).map(({ id }) => id), before);
+});
+
+/** Host values of elementwise ops on [3] and scalars, to check passes by. */
+const HOST: Readonly<Record<string, (a: number, b: number) => number>> = {
+  Add: (a, b) => a + b,
+  Sub: (a, b) => a - b,
+  Mul: (a, b) => a * b,
+  Max: (a, b) => Math.max(a, b),
+  Min: (a, b) => Math.min(a, b),
+  Neg: (a) => -a,
+  Abs: (a) => Math.abs(a),
+  Relu: (a) => Math.max(a, 0),
+  "robust-reps.GradientOverride": (a) => a,
+};
+
+function interpret(
+  outputs: readonly Node[],
+  feeds: Readonly<Record<string, Tensor>>,
+): number[][] {
+  const values = new Map<Node, readonly number[]>();
+  for (const node of topologicalOrder(outputs)) {
+    const known = node.kind === "input" ? feeds[node.name] : node.value;
+    const [a, b] = node.inputs.map((x) => values.get(x)!);
+    const at = (list: readonly number[] | undefined, i: number) =>
+      list ? list[list.length === 1 ? 0 : i] : NaN;
+    values.set(
+      node,
+      known
+        ? Array.from(known.data, Number)
+        : Array.from({ length: node.shape[0] ?? 1 }, (_, i) =>
+          Math.fround(HOST[node.op!.type](at(a, i), at(b, i)))),
+    );
+  }
+  return outputs.map((node) => [...values.get(node)!]);
+}
+
+/** A random graph of elementwise ops, with many equal parts. */
+function randomGraph(random: Random): Node[] {
+  const nodes: Node[] = [
+    input("x", [3]),
+    input("s", []),
+    constant(1),
+    constant(0),
+    constant(tensor([1, 1, 1])),
+    constant(tensor([-0.5, 0, 2])),
+  ];
+  const pick = () => nodes[random.integer(nodes.length)];
+  const makers: readonly (() => Node)[] = [
+    () => add(pick(), pick()),
+    () => sub(pick(), pick()),
+    () => mul(pick(), pick()),
+    () => maximum(pick(), pick()),
+    () => minimum(pick(), pick()),
+    () => neg(pick()),
+    () => abs(pick()),
+    () => relu(pick()),
+    () => fakeRelu(pick()),
+    () => stopGradient(pick()),
+    () => withGradient(pick(), [pick()], (g) => [g]),
+    () => mul(pick(), 1),
+    () => add(0, pick()),
+    () => neg(nodes[0]),
+  ];
+  for (let i = 0; i < 40; i++) {
+    nodes.push(makers[random.integer(makers.length)]());
+  }
+  return nodes.slice(-6);
+}
+
+Deno.test("simplify() never changes values of random graphs", () => {
+  let [before, after] = [0, 0];
+  for (let seed = 0; seed < 300; seed++) {
+    const random = new Random(seed);
+    const outputs = randomGraph(random);
+    const feeds = { x: random.normal([3]), s: random.normal([]) };
+    const simple = simplify(outputs);
+    assertEquals(interpret(simple, feeds), interpret(outputs, feeds));
+    assertEquals(simple.map((y) => y.shape), outputs.map((y) => y.shape));
+    before += opsOf(outputs);
+    after += opsOf(simple);
+  }
+  assert(after < 0.9 * before, `Expected fewer ops: ${before} to ${after}`);
+});
+
+Deno.test("random graphs run as they are interpreted", async () => {
+  for (let seed = 0; seed < 10; seed++) {
+    const random = new Random(seed);
+    const outputs = randomGraph(random);
+    const feeds = { x: random.normal([3]), s: random.normal([]) };
+    const expected = interpret(outputs, feeds);
+    const found = await evaluate(
+      Object.fromEntries(outputs.map((y, i) => [`y${i}`, y])),
+      feeds,
+    );
+    outputs.forEach((y, i) => {
+      assertAllClose(found[`y${i}`], tensor(expected[i], y.shape), {
+        tolerance: 1e-5,
+        name: `seed ${seed}, output ${i}`,
+      });
+    });
+  }
+});
+
+Deno.test("simplify() shares what a value and its gradient both need", () => {
+  const x = input("x", [3]);
+  const y = exp(mul(x, x));
+  const [g] = grad(y, [x]);
+  const exps = topologicalOrder(simplify([y, g]))
+    .filter(({ op }) => op?.type === "Exp");
+  assertEquals(exps.length, 1);
+});
