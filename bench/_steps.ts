@@ -6,19 +6,22 @@
  */
 import {
   constant,
-  input,
   type NamedTensors,
   Random,
   type Tensor,
   tensor,
 } from "../core/mod.ts";
+import { openDataset } from "../datasets/mod.ts";
 import { buildModel, initializeModel, type ModelSpec } from "../models/mod.ts";
 import { compile } from "../onnx/mod.ts";
 import {
   matchRepresentation,
   Network,
   pgdStep,
+  predictions,
   type RunOptions,
+  train as runTraining,
+  type TrainSettings,
 } from "../robust/mod.ts";
 import type { Workload } from "./_workloads.ts";
 
@@ -27,6 +30,8 @@ export type Step = () => Promise<number>;
 
 /** Weight that BatchNorm's running statistics give to a new batch. */
 const MOMENTUM = 0.1;
+
+const PREFIX = "measured:";
 
 /** Random weights whose BatchNorm statistics are those of one batch. */
 async function weights(
@@ -44,7 +49,9 @@ async function weights(
       return [name, tensor(new Float32Array(data.length), shape)];
     }),
   );
-  const program = await compile(Object.fromEntries(updates), {
+  // An output may not have the name of an input.
+  const outputs = Array.from(updates, ([name, node]) => [PREFIX + name, node]);
+  const program = await compile(Object.fromEntries(outputs), {
     ...options,
     constants: { ...initial, ...none },
   });
@@ -52,7 +59,8 @@ async function weights(
   await program.release();
   const statistics = Object.entries(moved).map(([name, value]) => {
     const { data, shape } = value as Tensor;
-    return [name, tensor(data.map((x) => x / MOMENTUM), shape)];
+    const values = data.map((x) => x / MOMENTUM);
+    return [name.slice(PREFIX.length), tensor(values, shape)];
   });
   return { ...initial, ...Object.fromEntries(statistics) };
 }
@@ -115,7 +123,6 @@ export async function predict(
   workload: Workload,
   options: RunOptions,
 ): Promise<Step> {
-  const { predictions } = await import("../robust/mod.ts");
   const { spec, batchSize } = workload;
   const random = new Random(0);
   const images = imagesOf(workload, random.stream("images"));
@@ -132,6 +139,12 @@ export async function predict(
   };
 }
 
+/** Time and loss of a step. */
+export interface TimedValue {
+  readonly ms: number;
+  readonly value: number;
+}
+
 /**
  * W3: steps of `train()` itself, held between steps by its `onCheckpoint`,
  * which it awaits after each.
@@ -142,31 +155,43 @@ export async function predict(
 export async function train(
   workload: Workload,
   options: RunOptions,
-): Promise<() => Promise<{ ms: number; value: number }>> {
-  const { train } = await import("../robust/mod.ts");
-  const { openDataset } = await import("../datasets/mod.ts");
-  const { spec, batchSize } = workload;
+): Promise<() => Promise<TimedValue>> {
   const { splits } = await openDataset("shapes", {
     splits: ["train"],
-    limit: 200 * batchSize,
+    limit: 200 * workload.batchSize,
   });
-  let released = 0;
-  let release = () => {};
-  let finish = (_step: { ms: number; value: number }) => {};
-  let fail = (_reason: unknown) => {};
-  const gate = () => new Promise<void>((resolve) => release = resolve);
+  let step = Promise.withResolvers<TimedValue>();
   let held = Promise.withResolvers<void>();
-  const begin = () => {
-    const { promise, resolve, reject } = Promise.withResolvers<
-      { ms: number; value: number }
-    >();
-    finish = resolve;
-    fail = reject;
-    return promise;
+  let started = 0;
+  let release = () => {};
+  const go = () => {
+    step = Promise.withResolvers();
+    held = Promise.withResolvers();
+    started = performance.now();
+    release();
+    return step.promise;
   };
-  const first = begin();
-  released = performance.now();
-  train({
+  const first = go();
+  runTraining(trainSettings(workload), splits.train, {
+    ...options,
+    checkpointSeconds: 0,
+    onStep: ({ loss }) =>
+      step.resolve({ ms: performance.now() - started, value: loss }),
+    onCheckpoint: () =>
+      new Promise((resolve) => {
+        release = resolve;
+        held.resolve();
+      }),
+  }).catch((reason) => step.reject(reason));
+  await first;
+  return async () => {
+    await held.promise;
+    return await go();
+  };
+}
+
+function trainSettings({ spec, batchSize }: Workload): TrainSettings {
+  return {
     spec,
     attack: {
       norm: "l2",
@@ -185,23 +210,5 @@ export async function train(
     ema: 0,
     augmentation: "standard",
     seed: 0,
-  }, splits.train, {
-    ...options,
-    checkpointSeconds: 0,
-    onStep: ({ loss }) =>
-      finish({ ms: performance.now() - released, value: loss }),
-    onCheckpoint: () => {
-      held.resolve();
-      return gate();
-    },
-  }).catch((reason) => fail(reason));
-  await first;
-  return async () => {
-    await held.promise;
-    held = Promise.withResolvers<void>();
-    const step = begin();
-    released = performance.now();
-    release();
-    return await step;
   };
 }

@@ -5,8 +5,7 @@
  * @module
  */
 import { type Provider, runtimeVersion } from "../onnx/mod.ts";
-import { predict, type Step, train } from "./_steps.ts";
-import { invert } from "./_steps.ts";
+import { invert, predict, type Step, train } from "./_steps.ts";
 import { findWorkloads, type Workload } from "./_workloads.ts";
 
 /** Makes one step and gives its milliseconds. */

@@ -225,7 +225,6 @@ async function readArchive(
   try {
     for await (const entry of readTar(counted, (p) => wanted.has(base(p)))) {
       found.set(base(entry.path), entry.bytes);
-      if (found.size === wanted.size) break;
     }
   } catch (error) {
     signal?.throwIfAborted();

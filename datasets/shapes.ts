@@ -3,7 +3,7 @@
  *
  * Each image carries two cues to its class. The shape is large and of high
  * contrast, several units of l2 length, so no small perturbation changes it.
- * The pattern, fine coloured stripes of l2 length 0.25, is invisible to a
+ * The pattern, fine coloured stripes of l2 length 0.3, is invisible to a
  * person and easy for a network: a non-robust feature (Ilyas et al. 2019,
  * "Adversarial examples are not bugs, they are features"). An adversary with
  * epsilon 0.5 can replace it with the pattern of another class, so a standard
@@ -41,14 +41,21 @@ export const SHAPES = {
   radius: [9, 13],
   /** Largest rotation either way, in degrees. */
   rotation: 30,
+  /** Range of each channel of the background's colour. */
+  background: [0.3, 0.7],
   /** l2 distance in colour space from the background to the shape. */
-  contrast: [0.4, 0.8],
+  contrast: [0.3, 0.55],
   /** Amplitude per channel of each of the background's three gratings. */
-  texture: 0.07,
+  texture: 0.06,
+  /**
+   * Cycles of a grating across the image. Few enough to leave the pattern's
+   * fine frequencies free, else a network finds it only after the shape.
+   */
+  cycles: [0.5, 2.5],
   /** Standard deviation of the noise on each value. */
-  noise: 0.012,
+  noise: 0.006,
   /** l2 length of the pattern over the whole image, in [0, 1] units. */
-  patternLength: 0.25,
+  patternLength: 0.4,
   /**
    * Fraction of images whose pattern is that of their class; the others have
    * one drawn from the other classes.
@@ -231,14 +238,14 @@ interface Background {
 
 /** A colour with three gratings of low frequency over it. */
 function backgroundOf(random: Random, size: number): Background {
-  const colour = [0, 1, 2].map(() => random.uniform(0.2, 0.8));
+  const colour = [0, 1, 2].map(() => random.uniform(...SHAPES.background));
   const plane = size * size;
   const image = new Float32Array(3 * plane);
   for (let c = 0; c < 3; c++) {
     image.fill(colour[c], c * plane, (c + 1) * plane);
   }
   for (let k = 0; k < 3; k++) {
-    const cycles = random.uniform(1, 5);
+    const cycles = random.uniform(...SHAPES.cycles);
     const angle = random.uniform(0, Math.PI);
     const phase = random.uniform(0, 2 * Math.PI);
     const amplitudes = [0, 1, 2].map(() =>
@@ -271,7 +278,7 @@ function contrasting(colour: readonly number[], random: Random): number[] {
     const direction = random.normal([3]).data;
     const length = Math.hypot(...direction);
     const other = colour.map((v, c) => v + distance * direction[c] / length);
-    if (other.every((v) => v >= 0.05 && v <= 0.95)) return other;
+    if (other.every((v) => v >= 0.1 && v <= 0.9)) return other;
   }
 }
 

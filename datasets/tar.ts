@@ -69,7 +69,11 @@ export async function* readTar(
     for (;;) {
       const filled = await reader.fill(header);
       if (filled < BLOCK) throw new SyntaxError("the archive ends too early");
-      if (header.every((byte) => byte === 0)) return;
+      if (header.every((byte) => byte === 0)) {
+        // To the end, so that a checksum of the compression there is checked.
+        while (!await skip(reader, 2 ** 20));
+        return;
+      }
       const sum = header.reduce(
         (total, byte, i) => total + (i >= 148 && i < 156 ? 32 : byte),
         0,

@@ -10,7 +10,7 @@ import {
   type Random,
 } from "../core/mod.ts";
 import { type Normalization, type ParameterInfo, Scope } from "./layers.ts";
-import { resnet18, resnet34, resnet50 } from "./resnet.ts";
+import { resnet10, resnet18, resnet34, resnet50 } from "./resnet.ts";
 import { vgg11, vgg11Bn, vgg16, vgg16Bn } from "./vgg.ts";
 
 export {
@@ -21,11 +21,11 @@ export {
   type Checkpoint,
   decodeCheckpoint,
   encodeCheckpoint,
-  type Json,
-  type JsonObject,
   sha256,
   weightsHash,
 } from "./checkpoint.ts";
+export type { Json, JsonObject, Rule } from "./json.ts";
+export * as rules from "./json.ts";
 export { decodeSafetensors, encodeSafetensors } from "./safetensors.ts";
 export type { Normalization, ParameterInfo } from "./layers.ts";
 
@@ -60,6 +60,7 @@ export type ModelBuilder = (
 ) => ModelOutputs;
 
 const BUILDERS = {
+  resnet10,
   resnet18,
   resnet34,
   resnet50,

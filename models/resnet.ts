@@ -22,6 +22,14 @@ interface ResNetShape {
   readonly block: "basic" | "bottleneck";
 }
 
+/** ResNet-10: one block per stage; for demonstrations and tests. */
+export function resnet10(scope: Scope, images: Node, options: ModelOptions) {
+  return resnet(scope, images, options, {
+    blocks: [1, 1, 1, 1],
+    block: "basic",
+  });
+}
+
 /** ResNet-18: 11.7M parameters in ImageNet form at width 64. */
 export function resnet18(scope: Scope, images: Node, options: ModelOptions) {
   return resnet(scope, images, options, {

@@ -253,10 +253,14 @@ export interface Choice {
  * silent fallback
  */
 export async function chooseProvider(device: Device): Promise<Choice> {
-  if (device !== "auto") {
-    if (device !== "cpu") await probe(device);
-    return { provider: device, reason: "asked for" };
-  }
+  if (device === "auto") return await (automatic ??= chooseAutomatically());
+  if (device !== "cpu") await probe(device);
+  return { provider: device, reason: "asked for" };
+}
+
+let automatic: Promise<Choice> | undefined;
+
+async function chooseAutomatically(): Promise<Choice> {
   const cuda = await cudaLibrary();
   if (cuda) {
     try {
@@ -301,6 +305,15 @@ async function cudaLibrary(): Promise<string | null> {
   }
 }
 
+/**
+ * Vulkan drivers look for a Wayland display and complain on stderr where no
+ * runtime folder is named, as in containers; no display is needed here.
+ */
+function quietWayland(): void {
+  if (!("Deno" in globalThis) || Deno.build.os !== "linux") return;
+  if (!Deno.env.get("XDG_RUNTIME_DIR")) Deno.env.set("XDG_RUNTIME_DIR", "/tmp");
+}
+
 interface AdapterInfo {
   readonly vendor?: string;
   readonly architecture?: string;
@@ -314,6 +327,7 @@ async function hardwareAdapter(): Promise<string | null> {
   const { gpu } = navigator as unknown as {
     gpu?: { requestAdapter(): Promise<{ info: AdapterInfo } | null> };
   };
+  quietWayland();
   try {
     const info = (await gpu?.requestAdapter())?.info;
     if (!info || info.isFallbackAdapter) return null;

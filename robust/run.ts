@@ -3,23 +3,23 @@
  *
  * @module
  */
-import {
+import { type JsonObject, type Rule, rules } from "../models/mod.ts";
+
+const {
   checkRecord,
   checkVersion,
   count,
   isoTime,
-  type JsonObject,
   listOf,
   mapOf,
   nonNegative,
   nullable,
   object,
   optional,
-  type Rule,
   rule,
   sha256Text,
   text,
-} from "../models/checkpoint.ts";
+} = rules;
 
 /** Version of `Run` this code writes; older ones are read, newer refused. */
 export const RUN_SCHEMA_VERSION = 1;

@@ -34,11 +34,15 @@ export * from "./_progress.ts";
 
 /** What {@linkcode runScript} hands to a script. */
 export interface ScriptContext {
+  /** The command line, for the record. */
+  readonly args: readonly string[];
   /** Aborted by Ctrl-C and SIGTERM. */
   readonly signal: AbortSignal;
   readonly progress: Progress;
   /** Prints a line on stderr unless `--quiet`. */
   readonly note: (text: string) => void;
+  /** Prints a line of the result on stdout. */
+  readonly print: (text: string) => void;
 }
 
 /**
@@ -107,6 +111,8 @@ export async function runScript<const F extends FlagTable>(
     globalThis.addEventListener("unhandledrejection", onRejection);
     globalThis.addEventListener("error", onError);
     await main(values, {
+      args: Deno.args,
+      print: (text) => console.log(text),
       signal: controller.signal,
       progress: reporter,
       note: (text) => reporter.note(text),

@@ -26,10 +26,17 @@ import {
 } from "../mod.ts";
 import {
   encodePng,
+  montage,
   type Progress as DatasetProgress,
   type Tensor,
 } from "../mod.ts";
-import { type Progress, type ProgressTask, UsageError } from "./_cli.ts";
+import {
+  type FlagTable,
+  type Progress,
+  type ProgressTask,
+  UsageError,
+} from "./_cli.ts";
+import { unstack } from "./_images.ts";
 
 /** Flags that decide where programs run. */
 export interface DeviceFlags {
@@ -37,13 +44,17 @@ export interface DeviceFlags {
   readonly threads?: number;
 }
 
+/** Provider that the user was told of: scripts may call one another. */
+let announced: Provider | null = null;
+
 /** Chooses the provider and says once on stderr which one and why. */
 export async function openDevice(
   { device, threads }: DeviceFlags,
   note: (text: string) => void,
 ): Promise<{ provider: Provider; threads?: number }> {
   const { provider, reason } = await chooseProvider(device);
-  note(`Running on ${provider}: ${reason}`);
+  if (announced !== provider) note(`Running on ${provider}: ${reason}`);
+  announced = provider;
   return { provider, ...(threads ? { threads } : {}) };
 }
 
@@ -58,6 +69,60 @@ export async function openModel(
     if (error instanceof RangeError) throw new UsageError(error.message);
     throw error;
   }
+}
+
+/** Flags of experiments that compare a robust network to a standard one. */
+export const MODEL_FLAGS = {
+  model: {
+    type: "string",
+    required: true,
+    help: "robust network: run folder, .safetensors file or shipped name",
+  },
+  standard: {
+    type: "string",
+    help: "standard network to put beside it",
+  },
+} as const satisfies FlagTable;
+
+/** A network and what it is in an experiment. */
+export interface RoledNetwork {
+  readonly role: "robust" | "standard";
+  readonly model: LoadedNetwork;
+}
+
+/** Opens the networks of an experiment; they must see images of one size. */
+export async function openModels(
+  flags: { readonly model: string; readonly standard?: string },
+  options: { readonly provider: Provider; readonly threads?: number },
+): Promise<RoledNetwork[]> {
+  const robust = await openModel(flags.model, options);
+  if (flags.standard === undefined) return [{ role: "robust", model: robust }];
+  const standard = await openModel(flags.standard, options);
+  if (standard.card.imageSize !== robust.card.imageSize) {
+    throw new Error(
+      `Cannot compare "${flags.model}" with "${flags.standard}": their images ` +
+        `are of ${robust.card.imageSize} and ${standard.card.imageSize} pixels`,
+    );
+  }
+  return [
+    { role: "standard", model: standard },
+    { role: "robust", model: robust },
+  ];
+}
+
+/** Length of a step of the paper: 1 for ImageNet, 0.1 for CIFAR. */
+export function stepSizeFor({ imageSize }: Pick<Card, "imageSize">): number {
+  return imageSize <= 64 ? 0.1 : 1;
+}
+
+/** The reference library writes 2 and inf. */
+export function normOf(norm: "l2" | "linf" | "2" | "inf"): "l2" | "linf" {
+  return norm === "l2" || norm === "2" ? "l2" : "linf";
+}
+
+/** A fraction for people. */
+export function percent(fraction: number): string {
+  return `${(100 * fraction).toFixed(1)}%`;
 }
 
 /** A checkpoint as a run's record names it. */
@@ -93,6 +158,7 @@ export interface RunResult {
 /** Keeps the record of a run, and writes its files into one folder. */
 export class Recorder {
   readonly #command: string;
+  readonly #args: readonly string[];
   #flags: JsonObject;
   readonly #startedAt = new Date();
   readonly #files: RunFile[] = [];
@@ -105,11 +171,13 @@ export class Recorder {
 
   private constructor(
     command: string,
+    args: readonly string[],
     flags: JsonObject,
     folder: string | null,
     previous: Run | null,
   ) {
     this.#command = command;
+    this.#args = args;
     this.#flags = flags;
     this.folder = folder;
     this.previous = previous;
@@ -120,19 +188,25 @@ export class Recorder {
   /**
    * @param command Name of the script
    * @param flags Every flag's value
-   * @param folder Where files go; must not hold another run
+   * @param out Folder for files, which must not hold another run; left out:
+   * the next free one of results/COMMAND, results/COMMAND-2, ...; null: none
+   * @param options.args The command line
    * @param options.resume Continue the run that the folder holds
    */
   static async open(
     command: string,
     flags: Readonly<Record<string, unknown>>,
-    folder: string | null,
-    { resume = false } = {},
+    out: string | null | undefined,
+    { args, resume = false }: {
+      readonly args: readonly string[];
+      readonly resume?: boolean;
+    },
   ): Promise<Recorder> {
+    const folder = out === undefined ? await freeFolder(command) : out;
     const previous = folder
       ? await createRunFolder(folder, { command, resume })
       : null;
-    return new Recorder(command, recorded(flags), folder, previous);
+    return new Recorder(command, args, recorded(flags), folder, previous);
   }
 
   /** Replaces the flags on record, such as by those of a resumed run. */
@@ -168,6 +242,35 @@ export class Recorder {
     );
   }
 
+  /**
+   * Writes a labelled montage and each of its tiles.
+   *
+   * @returns Path of the montage
+   */
+  async figure(
+    title: string,
+    rows: readonly { readonly label: string; readonly images: Tensor }[],
+    columns?: readonly string[],
+  ): Promise<string> {
+    for (const { label, images } of rows) {
+      for (const [i, image] of unstack(images).entries()) {
+        const text = columns ? `${label}, ${columns[i]}` : `${label} ${i + 1}`;
+        await this.tile(`tiles/${label}-${i + 1}`, image, text);
+      }
+    }
+    const image = await montage({
+      title,
+      rows,
+      ...(columns ? { columns } : {}),
+    });
+    return await this.file(
+      "figure.png",
+      await encodePng(image),
+      "figure",
+      title,
+    );
+  }
+
   /** Writes `run.json`, if there is a folder, and the file of `--json`. */
   async write(result: RunResult, json?: string): Promise<Run> {
     const stamp = this.#startedAt.toISOString();
@@ -176,7 +279,7 @@ export class Recorder {
       schemaVersion: RUN_SCHEMA_VERSION,
       id: `${this.#command}-${stamp.replace(/[^0-9]/g, "")}`,
       command: this.#command,
-      argv: Deno.args,
+      argv: this.#args,
       flags: this.#flags,
       seed: Number(this.#flags.seed ?? 0),
       provider: result.provider,
@@ -228,4 +331,17 @@ export function datasetProgress(progress: Progress): {
       }
     },
   };
+}
+
+/** The first of results/COMMAND, results/COMMAND-2, ... not there yet. */
+async function freeFolder(command: string): Promise<string> {
+  for (let i = 1;; i++) {
+    const folder = `results/${command}${i > 1 ? `-${i}` : ""}`;
+    try {
+      await Deno.stat(folder);
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) return folder;
+      throw error;
+    }
+  }
 }

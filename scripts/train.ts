@@ -58,12 +58,20 @@ import {
   type ScriptContext,
   UsageError,
 } from "./_cli.ts";
-import { datasetProgress, openDevice, Recorder, versions } from "./_run.ts";
+import {
+  datasetProgress,
+  normOf,
+  openDevice,
+  percent,
+  Recorder,
+  versions,
+} from "./_run.ts";
 
 /** Name of the resumable state in the run's folder. */
 const STATE_FILE = "training.safetensors";
 
-const FLAGS = {
+/** Flags of this script. */
+export const FLAGS = {
   out: { type: "path", required: true, help: "folder of the run" },
   resume: { type: "boolean", help: "continue the run in --out" },
   dataset: {
@@ -222,7 +230,7 @@ const FREE = new Set<string>([
 function attackOf(flags: Flags): TrainingAttack | null {
   const { epsilon, attackSteps: steps, randomStart } = flags;
   if (epsilon === 0 || flags.advTrain === 0) return null;
-  const norm = normOf(flags);
+  const norm = normOf(flags.norm);
   return {
     norm,
     epsilon,
@@ -230,11 +238,6 @@ function attackOf(flags: Flags): TrainingAttack | null {
     stepSize: flags.stepSize ?? epsilon / 5,
     randomStart,
   };
-}
-
-/** The reference library writes 2 and inf. */
-function normOf({ norm }: Pick<Flags, "norm">): "l2" | "linf" {
-  return norm === "l2" || norm === "2" ? "l2" : "linf";
 }
 
 function settingsOf(flags: Flags, dataset: Dataset): TrainSettings {
@@ -295,9 +298,13 @@ async function readState(flags: Flags): Promise<SavedTraining | null> {
  * Flags of a resumed run: those it was started with, but for those that may
  * change. Another value given for one of the others is refused.
  */
-function resumedFlags(flags: Flags, previous: Run): Flags {
+function resumedFlags(
+  flags: Flags,
+  previous: Run,
+  args: readonly string[],
+): Flags {
   const stored = previous.flags as Partial<Record<keyof Flags, unknown>>;
-  const given = givenFlags(Deno.args, FLAGS);
+  const given = givenFlags(args, FLAGS);
   for (const name of given) {
     const key = name as keyof Flags;
     const before = stored[key];
@@ -361,7 +368,7 @@ function cardOf(
 
 /** The attack of the evaluation after each epoch. */
 function evaluationAttack(flags: Flags): EvaluationAttack {
-  const norm = normOf(flags);
+  const norm = normOf(flags.norm);
   const fallback = norm === "l2" ? 0.5 : 8 / 255;
   const epsilon = flags.evalEpsilon ?? (flags.epsilon || fallback);
   const steps = flags.evalSteps;
@@ -401,16 +408,23 @@ async function openImages(
   }
 }
 
-async function main(flagsGiven: Flags, context: ScriptContext): Promise<void> {
-  const { signal, progress, note } = context;
+/** Trains a network; the work of this script. */
+export async function main(
+  flagsGiven: Flags,
+  context: ScriptContext,
+): Promise<void> {
+  const { args, signal, progress, note, print } = context;
   const { out, resume } = flagsGiven;
-  const recorder = await Recorder.open("train", flagsGiven, out, { resume });
+  const recorder = await Recorder.open("train", flagsGiven, out, {
+    args,
+    resume,
+  });
   const saved = resume ? await readState(flagsGiven) : null;
   if (resume && !recorder.previous) {
     note(`Starting anew: "${out}" holds no run to resume`);
   }
   const flags = recorder.previous
-    ? resumedFlags(flagsGiven, recorder.previous)
+    ? resumedFlags(flagsGiven, recorder.previous, args)
     : flagsGiven;
   recorder.setFlags(flags);
   const device = await openDevice(flags, note);
@@ -426,7 +440,7 @@ async function main(flagsGiven: Flags, context: ScriptContext): Promise<void> {
     );
   }
   const known = await versions();
-  const command = `deno task train ${Deno.args.join(" ")}`;
+  const command = `deno task train ${args.join(" ")}`;
 
   const write = async (state: TrainState) => {
     const card = cardOf(settings, dataset, state, { versions: known, command });
@@ -510,11 +524,7 @@ async function main(flagsGiven: Flags, context: ScriptContext): Promise<void> {
   } finally {
     dataset.close();
   }
-  console.log(`${out}/${MODEL_FILE}`);
-}
-
-function percent(fraction: number): string {
-  return `${(100 * fraction).toFixed(1)}%`;
+  print(`${out}/${MODEL_FILE}`);
 }
 
 if (import.meta.main) await runScript(import.meta, FLAGS, {}, main);

@@ -497,7 +497,9 @@ const CONVOLUTION: readonly OpCase[] = [
   convolution("padded beyond its kernel", [1, 1, 2, 3], [1, 1, 2, 2], {
     padding: 3,
   }),
-  convolution("of a wide map", [2, 1, 32, 33], [1, 1, 1, 1]),
+  convolution("3 x 3 of a wide map", [1, 1, 32, 33], [1, 1, 3, 3], {
+    padding: 1,
+  }),
   row(
     "convTranspose2d",
     "by blocks",

@@ -3,7 +3,12 @@
  *
  * @module
  */
-import { assert, assertEquals, assertThrows } from "@std/assert";
+import {
+  assert,
+  assertAlmostEquals,
+  assertEquals,
+  assertThrows,
+} from "@std/assert";
 import * as ort from "onnxruntime-node";
 import {
   type AnyTensor,
@@ -12,6 +17,7 @@ import {
   grad,
   input,
   type Node,
+  Random,
   tensor,
 } from "../../core/mod.ts";
 import * as ops from "../../core/ops/mod.ts";
@@ -137,6 +143,25 @@ Deno.test("clip() and relu() gradients at their kinks", async () => {
   assertEquals(found.clipped.data, Float32Array.of(0, 1, 1, 1, 0));
   assertEquals(found.rectified.data, Float32Array.of(0, 0, 1, 1, 1));
   assertEquals(found.length.data, Float32Array.of(-1, 0, 1, 1, 1));
+});
+
+Deno.test("affineSample() adds up to the same bits on two threads", async () => {
+  const x = input("x", [2, 3, 64, 64]);
+  // Zoomed in, so that hundreds of gradients fall on the same pixel.
+  const theta = constant(
+    tensor([0.05, 0, 0, 0, 0.05, 0, 0.04, 0.01, 0, 0, 0.04, 0], [2, 2, 3]),
+  );
+  const upstream = new Random(0).normal(x.shape);
+  const [g] = grad(ops.affineSample(x, theta), [x], constant(upstream));
+  const [first, second] = [
+    await evaluate({ g }, {}, { threads: 1 }),
+    await evaluate({ g }, {}, { threads: 2 }),
+  ];
+  assertEquals(first.g.data, second.g.data);
+  const total = (values: AnyTensor) =>
+    (values.data as Float32Array).reduce((sum, value) => sum + value, 0);
+  // Nothing lies beyond the edge here, so nothing is lost.
+  assertAlmostEquals(total(first.g), total(upstream), 0.05);
 });
 
 const a = (...shape: number[]) => input("a", shape);

@@ -24,7 +24,10 @@ Deno.test("sgd() takes PyTorch's three steps", async () => {
     input("learningRate", []),
     { momentum: 0.9, weightDecay: 5e-4 },
   );
-  const program = await compile({ ...update }, { threads: 1 });
+  const program = await compile({
+    nextParameter: update.parameter,
+    nextVelocity: update.velocity,
+  }, { threads: 1 });
   let values = {
     parameter: start,
     velocity: tensor(start.data.map(() => 0), start.shape),
@@ -36,8 +39,8 @@ Deno.test("sgd() takes PyTorch's three steps", async () => {
       learningRate: tensor([0.1], []),
     });
     values = {
-      parameter: floats(found, "parameter"),
-      velocity: floats(found, "velocity"),
+      parameter: floats(found, "nextParameter"),
+      velocity: floats(found, "nextVelocity"),
     };
     assertAllClose(values.parameter, tensors[`${name}/out/p${step}`], {
       tolerance: 1e-5,

@@ -1,0 +1,179 @@
+/**
+ * Measures the accuracy of a network on a test split, clean and under PGD
+ * (paper, Tables 4 and 5).
+ *
+ * An image counts as robust if it is classified correctly clean and by every
+ * run of the attack, each of which keeps the iterate of largest
+ * cross-entropy.
+ *
+ *   deno task evaluate --model runs/cifar-l2 --data data --epsilon 0.5 \
+ *     --attack-steps 20 --json out.json
+ *
+ * @module
+ */
+import {
+  DATASETS,
+  evaluate,
+  type Evaluation,
+  type EvaluationAttack,
+  type JsonObject,
+  openDataset,
+} from "../mod.ts";
+import {
+  COMMON_FLAGS,
+  type FlagTable,
+  type ParsedFlags,
+  runScript,
+  type ScriptContext,
+} from "./_cli.ts";
+import {
+  datasetProgress,
+  normOf,
+  openDevice,
+  openModel,
+  percent,
+  Recorder,
+  weightsOf,
+} from "./_run.ts";
+
+/** Flags of this script. */
+export const FLAGS = {
+  model: {
+    type: "string",
+    required: true,
+    aliases: ["resume"],
+    help: "run folder, .safetensors file or shipped name",
+  },
+  dataset: {
+    type: "choice",
+    choices: DATASETS,
+    help: "images to test on; the model's own if not given",
+  },
+  data: { type: "path", help: "folder or archive of the data set" },
+  epsilon: {
+    type: "number",
+    default: 0.5,
+    min: 0,
+    aliases: ["eps"],
+    help: "radius of the perturbations in [0, 1] units; 0: clean only",
+  },
+  norm: {
+    type: "choice",
+    choices: ["l2", "linf", "2", "inf"],
+    default: "l2",
+    aliases: ["constraint"],
+    help: "how perturbations are measured",
+  },
+  attackSteps: { type: "integer", default: 20, min: 1, help: "PGD steps" },
+  stepSize: {
+    type: "number",
+    above: 0,
+    aliases: ["attack-lr"],
+    help: "length of a PGD step; 2.5 * epsilon / steps if not given",
+  },
+  randomStart: { type: "boolean", help: "start at a random point of the ball" },
+  restarts: {
+    type: "integer",
+    default: 1,
+    min: 1,
+    aliases: ["random-restarts"],
+    help: "runs per image; more than 1 start at random points",
+  },
+  limit: { type: "integer", min: 1, help: "test this many images" },
+  batchSize: { type: "integer", default: 100, min: 1, help: "images per run" },
+  out: { type: "path", help: "folder for the record (default: none)" },
+  ...COMMON_FLAGS,
+} as const satisfies FlagTable;
+
+function attackOf(flags: ParsedFlags<typeof FLAGS>): EvaluationAttack | null {
+  const { epsilon, attackSteps: steps, restarts } = flags;
+  if (epsilon === 0) return null;
+  return {
+    norm: normOf(flags.norm),
+    epsilon,
+    steps,
+    stepSize: flags.stepSize ?? 2.5 * epsilon / steps,
+    randomStart: flags.randomStart || restarts > 1,
+    restarts,
+  };
+}
+
+/** The result as it goes on record. */
+function metricsOf(
+  { images, clean, cleanLoss, adversarial, adversarialLoss }: Evaluation,
+  attack: EvaluationAttack | null,
+): JsonObject {
+  return {
+    images,
+    clean,
+    cleanLoss,
+    ...(attack
+      ? {
+        adversarial: adversarial!,
+        adversarialLoss: adversarialLoss!,
+        attack: { ...attack },
+      }
+      : {}),
+  };
+}
+
+/** Evaluates a network; the work of this script. */
+export async function main(
+  flags: ParsedFlags<typeof FLAGS>,
+  { args, signal, progress, note, print }: ScriptContext,
+): Promise<void> {
+  const recorder = await Recorder.open("evaluate", flags, flags.out ?? null, {
+    args,
+  });
+  const device = await openDevice(flags, note);
+  const model = await openModel(flags.model, device);
+  const { card, network } = model;
+  const dataset = await openDataset(flags.dataset ?? card.dataset, {
+    data: flags.data,
+    splits: ["test"],
+    limit: flags.limit,
+    size: card.imageSize,
+    signal,
+    onWarning: note,
+    ...datasetProgress(progress),
+  });
+  try {
+    if (dataset.classes.length !== card.classes.length) {
+      throw new Error(
+        `Cannot evaluate "${flags.model}" on ${dataset.name}: the model has ` +
+          `${card.classes.length} classes, the data set ` +
+          `${dataset.classes.length}`,
+      );
+    }
+    const attack = attackOf(flags);
+    const task = progress.start("evaluate", dataset.splits.test.size);
+    const result = await evaluate(network, dataset.splits.test, {
+      ...(attack ? { attack } : {}),
+      batchSize: flags.batchSize,
+      seed: flags.seed,
+      onProgress: (done) => task.update(done),
+      signal,
+    });
+    task.done();
+    await recorder.write({
+      provider: device.provider,
+      weights: [await weightsOf("evaluated", model)],
+      metrics: metricsOf(result, attack),
+    }, flags.json);
+    print(`Clean accuracy: ${percent(result.clean)}`);
+    if (attack) {
+      const { norm, epsilon, steps, restarts } = attack;
+      print(
+        `Adversarial accuracy: ${percent(result.adversarial!)} (${norm}, ` +
+          `epsilon ${epsilon}, PGD-${steps}, ` +
+          `${restarts} ${restarts > 1 ? "restarts" : "run"})`,
+      );
+    }
+    print(`Images: ${result.images}`);
+  } finally {
+    dataset.close();
+    await network.release();
+  }
+}
+
+if (import.meta.main) await runScript(import.meta, FLAGS, {}, main);

@@ -1,0 +1,181 @@
+/**
+ * Interpolates between two pictures through a network's representation
+ * (paper, eq. 6, Fig. 12, 17 and 18): each frame starts at the mix of the
+ * pixels and is optimised until its representation is the mix of the two
+ * pictures' representations.
+ *
+ *   deno run -P scripts/interpolate.ts --model runs/cifar-l2 \
+ *     --standard runs/cifar-std a.png b.jpg --frames 8
+ *
+ * The figure has a row of plain pixel mixes and one for each network.
+ *
+ * @module
+ */
+import {
+  type JsonObject,
+  type LoadedNetwork,
+  matchRepresentation,
+  optimizeInput,
+  rows,
+  type RunWeights,
+  type Tensor,
+} from "../mod.ts";
+import {
+  COMMON_FLAGS,
+  type FlagTable,
+  type ParsedFlags,
+  runScript,
+  type ScriptContext,
+} from "./_cli.ts";
+import { classNames, lerp, readImages } from "./_images.ts";
+import {
+  MODEL_FLAGS,
+  openDevice,
+  openModels,
+  Recorder,
+  stepSizeFor,
+  weightsOf,
+} from "./_run.ts";
+
+/** Flags of this script. */
+export const FLAGS = {
+  ...MODEL_FLAGS,
+  frames: {
+    type: "integer",
+    default: 10,
+    min: 2,
+    help: "pictures along the way, both ends included",
+  },
+  steps: { type: "integer", default: 400, min: 0, help: "gradient steps" },
+  stepSize: {
+    type: "number",
+    above: 0,
+    help: "length of a step; 0.1 up to 64 x 64 pixels, else 1",
+  },
+  epsilon: {
+    type: "number",
+    default: 1000,
+    min: 0,
+    aliases: ["eps"],
+    help: "l2 radius around the pixel mix; 1000 leaves it free",
+  },
+  batchSize: { type: "integer", default: 16, min: 1, help: "frames per run" },
+  out: {
+    type: "path",
+    help: "folder of figure, tiles and record; a new one below results/",
+  },
+  ...COMMON_FLAGS,
+} as const satisfies FlagTable;
+
+/** Options of `interpolate()`. */
+export interface InterpolateOptions {
+  readonly frames: number;
+  readonly steps: number;
+  readonly stepSize: number;
+  readonly epsilon: number;
+  readonly batchSize?: number;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (step: number) => void;
+}
+
+/** Frames and how well their representations match the mixes. */
+export interface Interpolation {
+  /** `[frames, 3, h, w]` */
+  readonly images: Tensor;
+  /** Normalised distance to the mixed representation, `[frames]`. */
+  readonly distances: Tensor;
+}
+
+/**
+ * Interpolates between two images.
+ *
+ * @param model Network whose representation is mixed
+ * @param ends The two images, `[2, 3, h, w]`
+ */
+export async function interpolate(
+  { network }: Pick<LoadedNetwork, "network">,
+  ends: Tensor,
+  options: InterpolateOptions,
+): Promise<Interpolation> {
+  const { frames, onProgress } = options;
+  const { representation } = await network.predict(ends);
+  const mix = (pair: Tensor) =>
+    lerp(rows(pair, 0, 1), rows(pair, 1, 2), frames);
+  const { images, losses } = await optimizeInput(network, mix(ends), {
+    ...options,
+    objective: matchRepresentation(mix(representation)),
+    keep: "best",
+    onStep: ({ step }) => onProgress?.(step),
+  });
+  return { images, distances: losses };
+}
+
+/** Makes the figure; the work of this script. */
+export async function main(
+  flags: ParsedFlags<typeof FLAGS>,
+  { args, signal, progress, note, print }: ScriptContext,
+): Promise<void> {
+  const recorder = await Recorder.open("interpolate", flags, flags.out, {
+    args,
+  });
+  const device = await openDevice(flags, note);
+  const models = await openModels(flags, device);
+  const [first] = models;
+  const ends = await readImages(flags._, first.model.card);
+  const options = {
+    ...flags,
+    stepSize: flags.stepSize ?? stepSizeFor(first.model.card),
+    signal,
+  };
+  const pixels = lerp(rows(ends, 0, 1), rows(ends, 1, 2), flags.frames);
+  const columns = Array.from(
+    { length: flags.frames },
+    (_, i) => `${(i / (flags.frames - 1)).toFixed(2)}`,
+  );
+  const figure: { label: string; images: Tensor }[] = [{
+    label: "pixels",
+    images: pixels,
+  }];
+  const metrics: Record<string, JsonObject> = {};
+  const weights: RunWeights[] = [];
+  for (const { role, model } of models) {
+    const task = progress.start(`interpolate (${role})`, flags.steps);
+    const { images, distances } = await interpolate(model, ends, {
+      ...options,
+      onProgress: (step) => task.update(step),
+    });
+    task.done();
+    figure.push({ label: role, images: images });
+    metrics[role] = {
+      distances: Array.from(distances.data),
+      meanDistance: mean(distances.data),
+      predictions: await classNames(model, images),
+    };
+    weights.push(await weightsOf(role, model));
+  }
+  const title = "Interpolation through the representation";
+  const path = await recorder.figure(title, figure, columns);
+  await recorder.write(
+    { provider: device.provider, weights, metrics },
+    flags.json,
+  );
+  for (const { role } of models) {
+    const { meanDistance } = metrics[role] as { meanDistance: number };
+    print(`${role}: mean normalised distance ${meanDistance.toFixed(4)}`);
+  }
+  print(path);
+}
+
+function mean(values: Float32Array): number {
+  return values.reduce((sum, x) => sum + x, 0) / values.length;
+}
+
+if (import.meta.main) {
+  const positional = {
+    name: "image",
+    help: "the two pictures, PNG or JPEG of any size",
+    min: 2,
+    max: 2,
+  };
+  await runScript(import.meta, FLAGS, { positional }, main);
+}
