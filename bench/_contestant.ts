@@ -154,6 +154,8 @@ class Child {
     this.#writer = this.#process.stdin.getWriter();
     this.#reader = this.#process.stdout
       .pipeThrough(new TextDecoderStream()).getReader();
+    // A stopped process would outlive this one for ever.
+    globalThis.addEventListener("unload", this.#end);
     this.#errors = new Response(this.#process.stderr).text();
   }
 
@@ -192,12 +194,17 @@ class Child {
     this.#process.kill("SIGCONT");
   }
 
-  async kill(): Promise<void> {
+  readonly #end = () => {
     try {
       this.#process.kill("SIGKILL");
     } catch {
       // It has ended already.
     }
+  };
+
+  async kill(): Promise<void> {
+    globalThis.removeEventListener("unload", this.#end);
+    this.#end();
     await this.#process.status;
     await Promise.allSettled([this.#reader.cancel(), this.#writer.abort()]);
   }

@@ -63,8 +63,8 @@ export class Watch {
   othersShare(): number {
     const wall = performance.now() - this.#started;
     const busy = busyTime() - this.#busy;
-    // A few ticks are lost to rounding.
-    const others = busy - (this.#ownTime() - this.#own) - 2 * TICK_MS;
+    // The two clocks differ by a few ticks.
+    const others = busy - (this.#ownTime() - this.#own) - 3 * TICK_MS;
     return wall > 0 ? Math.max(0, others / wall) : 0;
   }
 }

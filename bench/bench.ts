@@ -335,12 +335,17 @@ if (import.meta.main) {
     const options = checkOptions(flags);
     const machine = describeMachine();
     const results = await bench(options, context);
-    console.log(showResults(results));
+    console.log(showResults(results) + "\n");
     const versions = new Set(
       results.flatMap(({ sides }) =>
         Object.values(sides).map(({ version }) => version ?? "")
       ),
     );
+    for (const { workload, sides } of results) {
+      if (sides.tuned) {
+        console.log(`${workload} tuned: ${sides.tuned.candidate}`);
+      }
+    }
     console.log(
       `\n${[...versions].filter(Boolean).join(", ")}; ${machine.cpu}, ` +
         `${options.threads} threads, ${options.device}`,

@@ -38,15 +38,20 @@ export const SHAPES = {
   /** Seed of all images. */
   seed: 0,
   /** Radius of the circle around the shape, in pixels. */
-  radius: [9, 13],
+  radius: [10, 13],
   /** Largest rotation either way, in degrees. */
-  rotation: 30,
+  rotation: 20,
   /** Range of each channel of the background's colour. */
-  background: [0.3, 0.7],
-  /** l2 distance in colour space from the background to the shape. */
-  contrast: [0.3, 0.55],
+  background: [0.15, 0.45],
+  /**
+   * Range of how much lighter each channel of the shape is. Shapes both
+   * lighter and darker than the background take a network far longer.
+   */
+  contrast: [0.2, 0.5],
+  /** Least l2 distance in colour space from the background to the shape. */
+  leastContrast: 0.45,
   /** Amplitude per channel of each of the background's three gratings. */
-  texture: 0.06,
+  texture: 0.05,
   /**
    * Cycles of a grating across the image. Few enough to leave the pattern's
    * fine frequencies free, else a network finds it only after the shape.
@@ -65,8 +70,8 @@ export const SHAPES = {
 
 /** Mean and standard deviation of each channel over the training split. */
 export const SHAPES_NORMALIZATION = {
-  mean: [0.5, 0.5, 0.5],
-  std: [0.205, 0.205, 0.205],
+  mean: [0.376, 0.376, 0.376],
+  std: [0.175, 0.175, 0.175],
 } as const;
 
 /** Signed distance to a shape of radius 1, negative inside; y points down. */
@@ -271,14 +276,13 @@ function backgroundOf(random: Random, size: number): Background {
   return { colour, image };
 }
 
-/** A colour at the wanted distance from another, inside the cube. */
-function contrasting(colour: readonly number[], random: Random): number[] {
-  const distance = random.uniform(...SHAPES.contrast);
+/** A lighter colour, at least the wanted distance away. */
+function lighter(colour: readonly number[], random: Random): number[] {
   for (;;) {
-    const direction = random.normal([3]).data;
-    const length = Math.hypot(...direction);
-    const other = colour.map((v, c) => v + distance * direction[c] / length);
-    if (other.every((v) => v >= 0.1 && v <= 0.9)) return other;
+    const steps = colour.map(() => random.uniform(...SHAPES.contrast));
+    if (Math.hypot(...steps) >= SHAPES.leastContrast) {
+      return colour.map((v, c) => v + steps[c]);
+    }
   }
 }
 
@@ -289,7 +293,7 @@ function drawObject(
   { random, size }: { random: Random; size: number },
 ): Float32Array {
   const scale = size / 32;
-  const paint = contrasting(colour, random);
+  const paint = lighter(colour, random);
   const radius = scale * random.uniform(...SHAPES.radius);
   const slack = Math.max(0, size / 2 - radius);
   const cx = size / 2 + random.uniform(-slack, slack);

@@ -45,10 +45,15 @@ let runtime: Promise<Runtime> | undefined;
 
 /** Loads the package for this host: native under Deno, WASM in a browser. */
 function loadRuntime(): Promise<Runtime> {
-  runtime ??= "Deno" in globalThis
-    ? import("onnxruntime-node") as unknown as Promise<Runtime>
-    : import("onnxruntime-web");
-  return runtime;
+  const load = async (): Promise<Runtime> => {
+    const loaded = "Deno" in globalThis
+      ? await import("onnxruntime-node") as unknown as Runtime
+      : await import("onnxruntime-web");
+    // Failures arrive as exceptions; logs would mix with progress.
+    loaded.env.logLevel = "fatal";
+    return loaded;
+  };
+  return runtime ??= load();
 }
 
 /**
@@ -197,11 +202,12 @@ async function createSession(
         ? { extra: { session: { disable_cpu_ep_fallback: "1" } } }
         : {}),
       ...(profile ? { enableProfiling: true, profileFilePrefix: profile } : {}),
-      // Failures arrive as exceptions; warnings would mix with progress.
       logSeverityLevel: 4,
     });
   } catch (cause) {
-    const reason = String((cause as Error)?.message ?? cause).split("\n")[0];
+    const [line] = String((cause as Error)?.message ?? cause).split("\n");
+    // Without the place in ONNX Runtime's source.
+    const reason = line.replace(/^\/\S+:\d+ .* was false\. /, "");
     throw new Error(
       `Cannot run on ${provider}: ${explain(provider, reason)}`,
       { cause },
@@ -289,17 +295,14 @@ async function chooseAutomatically(): Promise<Choice> {
 async function cudaLibrary(): Promise<string | null> {
   if (!("Deno" in globalThis) || Deno.build.os === "darwin") return null;
   try {
-    const { createRequire } = await import("node:module");
-    const require = createRequire(import.meta.url);
-    const entry = require.resolve("onnxruntime-node");
+    const entry = import.meta.resolve("onnxruntime-node");
     const arch = Deno.build.arch === "aarch64" ? "arm64" : "x64";
     const [folder, file] = Deno.build.os === "windows"
       ? [`win32/${arch}`, "onnxruntime_providers_cuda.dll"]
       : [`linux/${arch}`, "libonnxruntime_providers_cuda.so"];
-    const base = entry.replace(/dist[\\/][^\\/]*$/, "");
-    const path = `${base}bin/napi-v6/${folder}/${file}`;
+    const path = new URL(`../bin/napi-v6/${folder}/${file}`, entry);
     await Deno.stat(path);
-    return path;
+    return path.pathname;
   } catch {
     return null;
   }

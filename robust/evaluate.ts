@@ -8,7 +8,12 @@ import { batches, type Split } from "../datasets/mod.ts";
 import type { Norm } from "./ball.ts";
 import { DEFAULT_BATCH_SIZE, type Network } from "./network.ts";
 import { crossEntropyObjective } from "./objectives.ts";
-import { optimizeInput, type PgdSettings } from "./pgd.ts";
+import {
+  checkPgd,
+  checkRestarts,
+  optimizeInput,
+  type PgdSettings,
+} from "./pgd.ts";
 
 /** The attack that accuracy is measured under. */
 export interface EvaluationAttack extends PgdSettings {
@@ -74,6 +79,10 @@ export async function evaluate(
   options: EvaluateOptions = {},
 ): Promise<Evaluation> {
   const { attack, batchSize = DEFAULT_BATCH_SIZE, seed = 0, signal } = options;
+  if (attack) {
+    checkPgd(attack);
+    checkRestarts(attack.restarts, attack.randomStart);
+  }
   const limit = Math.min(options.limit ?? Infinity, split.size);
   const clean: boolean[] = [];
   const adversarial: boolean[] = [];
@@ -105,13 +114,15 @@ export async function evaluate(
           ? undefined
           : random.stream("restart", restart, clean.length),
       });
-    const correct = async (candidates: Tensor) => {
+    const classify = async (candidates: Tensor) => {
       const { logits } = await network.predict(candidates, { batchSize });
-      return Array.from(predictions(logits), (label, i) => label === labels[i]);
+      const predicted = Array.from(predictions(logits));
+      return {
+        correct: predicted.map((label, i) => label === labels[i]),
+        losses: crossEntropies(logits, labels),
+      };
     };
-    const unharmed = await correct(images);
-    const untouched = { epsilon: 0, stepSize: 0, steps: 0 };
-    const { losses } = await run(untouched);
+    const { correct: unharmed, losses } = await classify(images);
     cleanLoss += total(losses);
     if (attack) {
       let robust = unharmed;
@@ -121,9 +132,9 @@ export async function evaluate(
           attack,
           attack.randomStart ? restart : undefined,
         );
-        const withstood = await correct(result.images);
-        robust = robust.map((is, i) => is && withstood[i]);
-        worst = larger(worst, result.losses);
+        const attacked = await classify(result.images);
+        robust = robust.map((is, i) => is && attacked.correct[i]);
+        worst = worst.map((loss, i) => Math.max(loss, attacked.losses[i]));
       }
       adversarial.push(...robust);
       adversarialLoss += total(worst);
@@ -149,11 +160,20 @@ export async function evaluate(
   };
 }
 
-function total({ data }: Tensor): number {
-  return data.reduce((sum, loss) => sum + loss, 0);
+/** Cross-entropy of each image, as `crossEntropy()` defines it. */
+function crossEntropies(
+  logits: Tensor,
+  labels: ArrayLike<number>,
+): Float64Array {
+  const [n, classes] = logits.shape;
+  return Float64Array.from({ length: n }, (_, i) => {
+    const row = logits.data.subarray(i * classes, (i + 1) * classes);
+    const top = row.reduce((a, b) => Math.max(a, b), -Infinity);
+    const sum = row.reduce((a, b) => a + Math.exp(b - top), 0);
+    return top + Math.log(sum) - row[labels[i]];
+  });
 }
 
-function larger(a: Tensor, b: Tensor): Tensor {
-  const data = a.data.map((loss, i) => Math.max(loss, b.data[i]));
-  return { ...a, data };
+function total(losses: Float64Array): number {
+  return losses.reduce((sum, loss) => sum + loss, 0);
 }

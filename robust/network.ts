@@ -152,11 +152,21 @@ export function checkImages(images: Tensor): void {
   }
 }
 
-/** Size of the batches that `n` images are run in, and a batch's shape. */
+/**
+ * Size of the batches that `n` images are run in, and a batch's shape.
+ *
+ * @throws {RangeError} If the batch size is not an integer >= 1
+ */
 export function batchShape(
   images: Tensor,
   batchSize: number,
 ): [number, number[]] {
+  if (!(Number.isInteger(batchSize) && batchSize >= 1)) {
+    throw new RangeError(
+      `Cannot make batches as the batch size must be an integer >= 1: ` +
+        `current value is ${batchSize}`,
+    );
+  }
   const size = Math.min(batchSize, images.shape[0]);
   return [size, [size, ...images.shape.slice(1)]];
 }

@@ -95,7 +95,8 @@ export function crossEntropyObjective(
 export function oneHot(labels: ArrayLike<number>, classes: number): Tensor {
   const data = new Float32Array(labels.length * classes);
   for (let i = 0; i < labels.length; i++) {
-    if (!(labels[i] >= 0 && labels[i] < classes)) {
+    const isClass = Number.isInteger(labels[i]) && labels[i] >= 0;
+    if (!(isClass && labels[i] < classes)) {
       throw new RangeError(
         `Cannot use label ${labels[i]}: the model has ${classes} classes, ` +
           `0 to ${classes - 1}`,
@@ -149,7 +150,8 @@ export function coordinateObjective(
   size: number,
 ): Objective {
   for (let i = 0; i < coordinates.length; i++) {
-    if (!(coordinates[i] >= 0 && coordinates[i] < size)) {
+    const isIndex = Number.isInteger(coordinates[i]) && coordinates[i] >= 0;
+    if (!(isIndex && coordinates[i] < size)) {
       throw new RangeError(
         `Cannot maximise coordinate ${coordinates[i]}: the representation ` +
           `has ${size}, 0 to ${size - 1}`,

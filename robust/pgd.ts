@@ -48,7 +48,10 @@ export interface OptimizeOptions extends PgdSettings {
   readonly objective: Objective;
   /** Which way (default "minimize"). */
   readonly direction?: "minimize" | "maximize";
-  /** Centres of the balls (default: the start images), `[n, 3, h, w]`. */
+  /**
+   * Centres of the balls (default: the start images), `[n, 3, h, w]`; a start
+   * outside its ball moves to the nearest point inside.
+   */
   readonly center?: Tensor;
   /** Start at a random point of the ball, drawn from this. */
   readonly randomStart?: Random;
@@ -118,6 +121,22 @@ export function checkPgd({ norm, epsilon, stepSize, steps }: PgdSettings) {
   }
 }
 
+/** @throws {RangeError} If there is no run, or runs would be the same */
+export function checkRestarts(restarts: number, isRandom: boolean): void {
+  if (!(Number.isInteger(restarts) && restarts >= 1)) {
+    throw new RangeError(
+      `Cannot optimise inputs as restarts must be an integer >= 1: current ` +
+        `value is ${restarts}`,
+    );
+  }
+  if (restarts > 1 && !isRandom) {
+    throw new RangeError(
+      `Cannot restart ${restarts} times without a random start: every run ` +
+        `would be the same`,
+    );
+  }
+}
+
 /** Names of the inputs that are not an objective's feeds. */
 const RESERVED = ["images", "center", "epsilon", "stepSize", "noise"];
 
@@ -174,6 +193,15 @@ export function randomStart(shape: readonly number[], norm: Norm): Node {
   return BALLS[norm].randomStart(
     input("center", shape),
     input("noise", shape),
+    input("epsilon", []),
+  );
+}
+
+/** The nearest allowed images as nodes; inputs `images`, `center`, `epsilon`. */
+function projected(shape: readonly number[], norm: Norm): Node {
+  return BALLS[norm].project(
+    input("images", shape),
+    input("center", shape),
     input("epsilon", []),
   );
 }
@@ -263,18 +291,7 @@ export async function optimizeInput(
   const { objective, restarts = 1, norm = "l2", randomStart: random } = options;
   checkPgd(options);
   checkImages(images);
-  if (!(Number.isInteger(restarts) && restarts >= 1)) {
-    throw new RangeError(
-      `Cannot optimise inputs as restarts must be an integer >= 1: current ` +
-        `value is ${restarts}`,
-    );
-  }
-  if (restarts > 1 && !random) {
-    throw new RangeError(
-      `Cannot restart ${restarts} times without a random start: every run ` +
-        `would be the same`,
-    );
-  }
+  checkRestarts(restarts, random !== undefined);
   const { center = images, batchSize = DEFAULT_BATCH_SIZE } = options;
   const [size, shape] = batchShape(images, batchSize);
   const programs = await makePrograms(network, shape, options);
@@ -294,6 +311,12 @@ export async function optimizeInput(
         ? await programs.start!.run({
           center: batch.values.center,
           noise: noise(restart, shape.slice(1), batch.start),
+          epsilon: scalar(options.epsilon),
+        })
+        : programs.inside
+        ? await programs.inside.run({
+          images: batch.values.images,
+          center: batch.values.center,
           epsilon: scalar(options.epsilon),
         })
         : { images: batch.values.images };
@@ -317,13 +340,15 @@ interface Programs {
   readonly step: Program;
   readonly losses: Program;
   readonly start?: Program;
+  readonly inside?: Program;
 }
 
 async function makePrograms(
   network: Network,
   shape: readonly number[],
-  { objective, norm = "l2", fakeRelu, randomStart: random }: OptimizeOptions,
+  options: OptimizeOptions,
 ): Promise<Programs> {
+  const { objective, norm = "l2", fakeRelu, randomStart: random } = options;
   const fake = fakeRelu ?? objective.ofRepresentation;
   const feeds = Object.fromEntries(
     Object.entries(objective.feeds).map(([name, { shape: full }]) => [
@@ -346,6 +371,16 @@ async function makePrograms(
         start: await network.program(
           `start ${norm} ${shape}`,
           () => ({ images: randomStart(shape, norm) }),
+        ),
+      }
+      : {}),
+    // With a centre of its own a start may lie outside the ball, where it
+    // must not count as the best iterate.
+    ...(options.center && !random
+      ? {
+        inside: await network.program(
+          `inside ${norm} ${shape}`,
+          () => ({ images: projected(shape, norm) }),
         ),
       }
       : {}),

@@ -250,7 +250,14 @@ export async function train(
   };
   try {
     while (epoch < epochs) {
-      let learningRate = 0;
+      const learningRateOf = (step: number) =>
+        learningRateAt(
+          settings.schedule,
+          settings.learningRate,
+          // The middle of the step: at 0 a cyclic schedule would not move.
+          epoch + step / stepsPerEpoch + 0.5 / stepsPerEpoch,
+          epochs,
+        );
       const stream = batches(split, {
         batchSize,
         order: "shuffled",
@@ -263,15 +270,8 @@ export async function train(
       for await (const { images, labels } of stream) {
         const started = performance.now();
         const position = epoch + step / stepsPerEpoch;
-        learningRate = learningRateAt(
-          settings.schedule,
-          settings.learningRate,
-          // The middle of the step: at 0 a cyclic schedule would not move.
-          position + 0.5 / stepsPerEpoch,
-          epochs,
-        );
         const result = await trainer.step(images, labels, {
-          learningRate,
+          learningRate: learningRateOf(step),
           warmup: warmupAt(position, settings.epsilonWarmup),
           random: random.stream("attack", epoch, step),
         });
@@ -303,7 +303,7 @@ export async function train(
         epoch: epoch + 1,
         loss: sums.loss / sums.images,
         accuracy: sums.correct / sums.images,
-        learningRate,
+        learningRate: learningRateOf(stepsPerEpoch - 1),
         seconds: sums.seconds,
       };
       history.push(await measured(record, trainer, settings, options));

@@ -153,7 +153,9 @@ const ConvTranspose = defineOp({
 export function convTranspose2d(
   g: Node,
   w: Node,
-  options: ConvOptions & { readonly size: readonly [number, number] },
+  options: Omit<ConvOptions, "bias"> & {
+    readonly size: readonly [number, number];
+  },
 ): Node {
   const { stride = 1, padding = 0, size } = options;
   const kernel = w.shape[2];

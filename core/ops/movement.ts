@@ -114,8 +114,9 @@ export interface SliceAxis {
  *
  * @throws {RangeError} If a part is empty or not inside the tensor
  */
-export function slice(x: Node, axes: readonly SliceAxis[]): Node {
-  checkAxes(axes.map(({ axis }) => axis), x.shape.length);
+export function slice(x: Node, parts: readonly SliceAxis[]): Node {
+  const along = checkAxes(parts.map(({ axis }) => axis), x.shape.length);
+  const axes = parts.map((part, i) => ({ ...part, axis: along[i] }));
   for (const { axis, start, end, step = 1 } of axes) {
     if (!(start >= 0 && start < end && end <= x.shape[axis] && step >= 1)) {
       throw new RangeError(

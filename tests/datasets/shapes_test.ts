@@ -30,8 +30,8 @@ Deno.test("shapePattern() has the length stated and is orthogonal to others", ()
       assertAlmostEquals(dot(patterns[a], patterns[b]), expected, 1e-7);
     }
   }
-  // Replacing a class's pattern by another's must be within the threat.
-  assertLess(Math.SQRT2 * SHAPES.patternLength, 0.5);
+  // Removing the pattern of an image must be within the threat.
+  assertLess(SHAPES.patternLength, 0.5);
 });
 
 Deno.test("shapePattern() stays apart from other classes when moved or mirrored", () => {

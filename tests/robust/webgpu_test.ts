@@ -1,0 +1,126 @@
+/**
+ * A step of PGD and one of training on the WebGPU provider against the CPU
+ * provider, with no node left to the CPU.
+ *
+ * Needs an adapter. Debian's chromium brings a software one, slow but correct:
+ * `VK_ICD_FILENAMES=/usr/lib/chromium/vk_swiftshader_icd.json deno test -A
+ * tests/robust/webgpu_test.ts`. Set before the process starts: the Vulkan
+ * loader does not see what Deno sets later.
+ *
+ * @module
+ */
+import {
+  type AnyTensor,
+  full,
+  type Node,
+  Random,
+  tensor,
+} from "../../core/mod.ts";
+import {
+  initializeModel,
+  modelParameters,
+  type ModelSpec,
+} from "../../models/mod.ts";
+import { crossEntropyObjective } from "../../robust/objectives.ts";
+import { pgdStep } from "../../robust/pgd.ts";
+import { trainingStep } from "../../robust/train.ts";
+import { assertAllClose, evaluate } from "../_assert.ts";
+
+const ignore = !hasAdapter();
+
+/** Whether the Vulkan loader was pointed to a driver that is there. */
+function hasAdapter(): boolean {
+  const driver = Deno.env.get("VK_ICD_FILENAMES");
+  try {
+    if (driver && Deno.statSync(driver).isFile) return true;
+  } catch {
+    // Named, yet missing: as if it were not named.
+  }
+  console.log(
+    "WebGPU tests are ignored: set VK_ICD_FILENAMES to a Vulkan driver's " +
+      "file, such as /usr/lib/chromium/vk_swiftshader_icd.json",
+  );
+  return false;
+}
+
+const SPEC: ModelSpec = {
+  architecture: "resnet18",
+  form: "cifar",
+  width: 2,
+  classes: 3,
+  mean: [0.5, 0.5, 0.5],
+  std: [0.25, 0.25, 0.25],
+};
+
+const random = new Random(0);
+const constants = initializeModel(SPEC, random);
+
+/** Images of `side` pixels with their labels. */
+function drawFeeds(side: number): Record<string, AnyTensor> {
+  const shape = [2, 3, side, side];
+  return {
+    images: random.stream("images").uniformTensor(shape),
+    ...crossEntropyObjective([0, 2], SPEC.classes).feeds,
+  };
+}
+
+/** Runs a graph on both providers and compares all that it computes. */
+async function assertSameOnWebgpu(
+  outputs: Readonly<Record<string, Node>>,
+  feeds: Readonly<Record<string, AnyTensor>>,
+  fixed?: typeof constants,
+): Promise<void> {
+  const options = { constants: fixed };
+  const expected = await evaluate(outputs, feeds, options);
+  const found = await evaluate(outputs, feeds, {
+    ...options,
+    provider: "webgpu",
+    noFallback: true,
+  });
+  for (const [name, value] of Object.entries(expected)) {
+    assertAllClose(found[name], value, { tolerance: 1e-4, name });
+  }
+}
+
+for (const norm of ["l2", "linf"] as const) {
+  Deno.test({
+    name: `a step of PGD in ${norm} is the same on webgpu`,
+    ignore,
+    async fn() {
+      const feeds = drawFeeds(8);
+      const { images, labels } = feeds;
+      const { next, losses } = pgdStep(SPEC, images.shape, {
+        norm,
+        loss: crossEntropyObjective([], SPEC.classes).loss,
+        feeds: { labels: labels.shape },
+        fakeRelu: false,
+      });
+      await assertSameOnWebgpu({ next, losses }, {
+        ...feeds,
+        center: images,
+        epsilon: tensor([norm === "l2" ? 0.2 : 0.03], []),
+        stepSize: tensor([norm === "l2" ? 0.3 : 0.05], []),
+      }, constants);
+    },
+  });
+}
+
+Deno.test({
+  name: "a step of training is the same on webgpu",
+  ignore,
+  async fn() {
+    const feeds = drawFeeds(8);
+    const settings = { spec: SPEC, momentum: 0.9, weightDecay: 5e-4, ema: 0.9 };
+    const outputs = trainingStep(settings, feeds.images.shape);
+    const state: Record<string, AnyTensor> = { ...constants };
+    for (const [name, { node, trainable }] of modelParameters(SPEC)) {
+      state[`average:${name}`] = constants[name];
+      if (trainable) state[`velocity:${name}`] = full(node.shape, 0);
+    }
+    await assertSameOnWebgpu(outputs, {
+      ...feeds,
+      ...state,
+      learningRate: tensor([0.1], []),
+    });
+  },
+});
