@@ -335,19 +335,22 @@ if (import.meta.main) {
     const options = checkOptions(flags);
     const machine = describeMachine();
     const results = await bench(options, context);
-    console.log(showResults(results) + "\n");
-    const versions = new Set(
-      results.flatMap(({ sides }) =>
-        Object.values(sides).map(({ version }) => version ?? "")
-      ),
-    );
+    console.log(`${showResults(results)}\n`);
     for (const { workload, sides } of results) {
       if (sides.tuned) {
         console.log(`${workload} tuned: ${sides.tuned.candidate}`);
       }
     }
+    if (options.against === "torch" && !results.some((r) => r.sides.eager)) {
+      console.log("PyTorch was not found: only our side is measured");
+    }
+    const versions = new Set(
+      results.flatMap(({ sides }) =>
+        Object.values(sides).map(({ version }) => version ?? "")
+      ),
+    );
     console.log(
-      `\n${[...versions].filter(Boolean).join(", ")}; ${machine.cpu}, ` +
+      `${[...versions].filter(Boolean).join(", ")}; ${machine.cpu}, ` +
         `${options.threads} threads, ${options.device}`,
     );
     if (options.json) {

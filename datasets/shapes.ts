@@ -3,12 +3,11 @@
  *
  * Each image carries two cues to its class. The shape is large and of high
  * contrast, several units of l2 length, so no small perturbation changes it.
- * The pattern, fine coloured stripes of l2 length 0.3, is invisible to a
- * person and easy for a network: a non-robust feature (Ilyas et al. 2019,
- * "Adversarial examples are not bugs, they are features"). An adversary with
- * epsilon 0.5 can replace it with the pattern of another class, so a standard
- * network, which relies on it, is fragile, and a robust one must see the
- * shape.
+ * The pattern, fine coloured stripes of l2 length 0.4, is all but invisible to
+ * a person: a non-robust feature (Ilyas et al. 2019, "Adversarial examples are
+ * not bugs, they are features"). An adversary with epsilon 0.5 can remove it
+ * and add much of another class's, so it is worth nothing to a robust network,
+ * which must see the shape.
  *
  * @module
  */
