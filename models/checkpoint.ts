@@ -144,8 +144,9 @@ export async function decodeCheckpoint(
   };
   if (metadata.card === undefined) {
     fail(
-      `its metadata has no "card", so it was not written by robust-reps; ` +
-        `import it first`,
+      `its metadata has no "card"` + (metadata.training === undefined
+        ? `, so robust-reps did not write it`
+        : `: it is the state that training resumes from, not the network`),
     );
   }
   let parsed: unknown;

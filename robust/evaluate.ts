@@ -109,10 +109,11 @@ export async function evaluate(
         direction: "maximize",
         keep: "best",
         batchSize,
+        offset: clean.length,
         signal,
         randomStart: restart === undefined
           ? undefined
-          : random.stream("restart", restart, clean.length),
+          : random.stream("restart", restart),
       });
     const classify = async (candidates: Tensor) => {
       const { logits } = await network.predict(candidates, { batchSize });

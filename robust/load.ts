@@ -63,7 +63,10 @@ export async function shippedModels(): Promise<string[]> {
  */
 export async function findModel(source: string): Promise<string> {
   const info = await Deno.stat(source).catch((error) => {
-    if (error instanceof Deno.errors.NotFound) return null;
+    if (
+      error instanceof Deno.errors.NotFound ||
+      error instanceof Deno.errors.NotADirectory
+    ) return null;
     throw error;
   });
   if (info?.isFile) return source;
@@ -73,7 +76,7 @@ export async function findModel(source: string): Promise<string> {
     if (file?.isFile) return path;
     throw new Error(
       `Cannot load a model from "${source}": the folder holds no ` +
-        `${MODEL_FILE}; pass the folder of a training run`,
+        `${MODEL_FILE}; pass the folder of a training run that has saved one`,
     );
   }
   const shipped = await shippedModels();
@@ -83,13 +86,15 @@ export async function findModel(source: string): Promise<string> {
   }
   if (/[\\/.]/.test(source)) {
     throw new Error(
-      `Cannot load a model from "${source}": no such file or folder`,
+      `Cannot load a model from "${source}": no such file or folder; pass ` +
+        `the folder of a training run or a .safetensors file`,
     );
   }
   throw new RangeError(
-    `Unknown model "${source}": pass the folder of a training run, a ` +
-      `.safetensors file` +
-      (shipped.length > 0 ? `, or one of ${shipped.join(", ")}` : ""),
+    `Unknown model "${source}": pass the folder of a training run` +
+      (shipped.length > 0
+        ? `, a .safetensors file, or one of ${shipped.join(", ")}`
+        : " or a .safetensors file"),
   );
 }
 

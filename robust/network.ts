@@ -144,7 +144,8 @@ export class Network {
 
 /** @throws {TypeError} If these are not images, or none */
 export function checkImages(images: Tensor): void {
-  if (images.shape.length !== 4 || images.shape[0] < 1) {
+  const { shape } = images;
+  if (shape.length !== 4 || shape[0] < 1 || shape[1] !== 3) {
     throw new TypeError(
       `Cannot use a tensor of shape ${show(images.shape)} as images: need ` +
         `[n, 3, h, w] with n >= 1`,

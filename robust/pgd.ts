@@ -55,6 +55,11 @@ export interface OptimizeOptions extends PgdSettings {
   readonly center?: Tensor;
   /** Start at a random point of the ball, drawn from this. */
   readonly randomStart?: Random;
+  /**
+   * Index of the first image (default 0): an image's random start depends on
+   * its index alone.
+   */
+  readonly offset?: number;
   /** Runs, of which each image keeps its best; needs `randomStart`. */
   readonly restarts?: number;
   /** Which iterate of a run counts (default "last"). */
@@ -197,10 +202,10 @@ export function randomStart(shape: readonly number[], norm: Norm): Node {
   );
 }
 
-/** The nearest allowed images as nodes; inputs `images`, `center`, `epsilon`. */
+/** The nearest allowed images as nodes; inputs `start`, `center`, `epsilon`. */
 function projected(shape: readonly number[], norm: Norm): Node {
   return BALLS[norm].project(
-    input("images", shape),
+    input("start", shape),
     input("center", shape),
     input("epsilon", []),
   );
@@ -292,7 +297,8 @@ export async function optimizeInput(
   checkPgd(options);
   checkImages(images);
   checkRestarts(restarts, random !== undefined);
-  const { center = images, batchSize = DEFAULT_BATCH_SIZE } = options;
+  const { center = images, batchSize = DEFAULT_BATCH_SIZE, offset = 0 } =
+    options;
   const [size, shape] = batchShape(images, batchSize);
   const programs = await makePrograms(network, shape, options);
   const noise = (restart: number, rest: readonly number[], first: number) => {
@@ -310,12 +316,12 @@ export async function optimizeInput(
       const start = random
         ? await programs.start!.run({
           center: batch.values.center,
-          noise: noise(restart, shape.slice(1), batch.start),
+          noise: noise(restart, shape.slice(1), offset + batch.start),
           epsilon: scalar(options.epsilon),
         })
         : programs.inside
         ? await programs.inside.run({
-          images: batch.values.images,
+          start: batch.values.images,
           center: batch.values.center,
           epsilon: scalar(options.epsilon),
         })

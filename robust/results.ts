@@ -21,6 +21,8 @@ export interface RunFolderOptions {
   readonly command: string;
   /** Go on with the run in the folder, if there is one. */
   readonly resume?: boolean;
+  /** Whether the script can resume at all, for the error (default true). */
+  readonly resumable?: boolean;
   /** Replace what the run in the folder wrote. */
   readonly overwrite?: boolean;
 }
@@ -47,6 +49,7 @@ export async function createRunFolder(
   options: RunFolderOptions,
 ): Promise<Run | null> {
   const { command, resume = false, overwrite = false } = options;
+  const { resumable = true } = options;
   try {
     await Deno.mkdir(out, { recursive: true });
   } catch (error) {
@@ -63,7 +66,8 @@ export async function createRunFolder(
   if (!resume && !overwrite) {
     throw new Error(
       `Cannot start "${command}" in "${out}": it already holds ` +
-        `${await describe(out, names)}; pass --resume or another --out`,
+        `${await describe(out, names)}; pass ` +
+        `${resumable ? "--resume or " : ""}another --out`,
     );
   }
 

@@ -163,8 +163,8 @@ export function checkTrainSettings(settings: TrainSettings): void {
       );
     }
   }
-  const { learningRate, momentum, weightDecay, ema } = settings;
-  const limits = { learningRate, momentum, weightDecay, ema };
+  const { learningRate, momentum, weightDecay, ema, epsilonWarmup } = settings;
+  const limits = { learningRate, momentum, weightDecay, ema, epsilonWarmup };
   for (const [name, value] of Object.entries(limits)) {
     const most = name === "momentum" || name === "ema" ? 1 : Infinity;
     if (!(value >= 0 && value < most)) {
@@ -245,7 +245,10 @@ export async function train(
   });
   let saved = performance.now();
   const save = async () => {
-    await options.onCheckpoint?.(snapshot());
+    const state = snapshot();
+    // The loss shows a diverged step only one step later: look before saving.
+    if (!isFinite(state.parameters)) throw diverged("weights", epoch, step);
+    await options.onCheckpoint?.(state);
     saved = performance.now();
   };
   try {
@@ -276,10 +279,7 @@ export async function train(
           random: random.stream("attack", epoch, step),
         });
         if (!Number.isFinite(result.loss)) {
-          throw new RangeError(
-            `Cannot go on training as the loss is ${result.loss} at step ` +
-              `${step + 1} of epoch ${epoch + 1}: lower the learning rate`,
-          );
+          throw diverged(`loss (${result.loss})`, epoch, step + 1);
         }
         step++;
         sums = {
@@ -317,6 +317,19 @@ export async function train(
   } finally {
     await trainer.release();
   }
+}
+
+function isFinite(tensors: NamedTensors): boolean {
+  return Object.values(tensors).every(({ data }) =>
+    (data as Float32Array).every(Number.isFinite)
+  );
+}
+
+function diverged(what: string, epoch: number, step: number): RangeError {
+  return new RangeError(
+    `Cannot go on training as the ${what} at step ${step} of epoch ` +
+      `${epoch + 1} is not a finite number: lower the learning rate`,
+  );
 }
 
 /** Adds what the caller measures after an epoch. */

@@ -8,6 +8,8 @@ import {
   decodeSafetensors,
   encodeSafetensors,
   type JsonObject,
+  sha256,
+  weightsHash,
 } from "../models/mod.ts";
 import type { TrainSettings, TrainState } from "./train.ts";
 
@@ -25,9 +27,9 @@ export interface SavedTraining {
 const GROUPS = ["parameters", "velocity", "average"] as const;
 
 /** Writes a state as a safetensors file. */
-export function encodeTraining(
+export async function encodeTraining(
   { settings, data, state }: SavedTraining,
-): Uint8Array<ArrayBuffer> {
+): Promise<Uint8Array<ArrayBuffer>> {
   const tensors: NamedTensors = Object.fromEntries(
     GROUPS.flatMap((group) =>
       Object.entries(state[group]).map(([name, value]) => [
@@ -43,7 +45,13 @@ export function encodeTraining(
     data,
     position: { epoch, step, sums, history },
   });
-  return encodeSafetensors(tensors, { training });
+  const hash = await hashOf(training, tensors);
+  return encodeSafetensors(tensors, { training, sha256: hash });
+}
+
+async function hashOf(text: string, tensors: NamedTensors): Promise<string> {
+  const whole = `${await weightsHash(tensors)} ${text}`;
+  return await sha256(new TextEncoder().encode(whole));
 }
 
 /**
@@ -53,17 +61,23 @@ export function encodeTraining(
  * @param source Its name, for errors
  * @throws {SyntaxError} If the file is damaged or of another kind
  */
-export function decodeTraining(
+export async function decodeTraining(
   bytes: Uint8Array,
   source: string,
-): SavedTraining {
+): Promise<SavedTraining> {
   const { tensors, metadata } = decodeSafetensors(bytes, source);
-  const text = Object.hasOwn(metadata, "training") ? metadata.training : "null";
-  const training = JSON.parse(text);
+  const { training: text = "null", sha256: hash } = metadata;
+  if (hash !== undefined && hash !== await hashOf(text, tensors)) {
+    throw new SyntaxError(
+      `Cannot read "${source}": its SHA-256 is not the one it was written ` +
+        `with; the file is damaged`,
+    );
+  }
+  const training = hash === undefined ? null : JSON.parse(text);
   if (training?.schemaVersion !== SCHEMA_VERSION) {
     throw new SyntaxError(
-      `Cannot resume from "${source}": it is not a state of training that ` +
-        `this version wrote; train anew into another folder`,
+      `Cannot read "${source}": it is not a state of training that this ` +
+        `version wrote`,
     );
   }
   const { settings, data, position } = training;

@@ -157,12 +157,15 @@ export function describeError(
       }: run again with deno's ${flag} permission`
       : line;
   }
+  if (/: no space left on the device$/.test(line)) {
+    return `${line}${FREE_SPACE}`;
+  }
   const system = line.match(
     /^(.+?) \(os error (\d+)\)(?:: (\w+) (?:'(.*)'|(.+)))?$/,
   );
   if (!system) return line || error.name;
   const [, reason, code, verb, path, what] = system;
-  const advice = code === NO_SPACE ? "; free some space and run again" : "";
+  const advice = code === NO_SPACE ? FREE_SPACE : "";
   const target = path === undefined
     ? what
     : path.split("' -> '").map((part) => JSON.stringify(part)).join(" to ");
@@ -185,6 +188,7 @@ const FILE_VERBS: Readonly<Record<string, string | undefined>> = {
 
 /** `ENOSPC`: disk full. */
 const NO_SPACE = "28";
+const FREE_SPACE = "; free some space and run again";
 
 function exitCode(error: unknown, signal: AbortSignal): number {
   if (error instanceof UsageError) return 2;

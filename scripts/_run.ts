@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { dirname } from "node:path";
 import config from "../deno.json" with { type: "json" };
 import type { JsonObject, NamedTensors } from "../mod.ts";
 import {
@@ -11,15 +12,20 @@ import {
   chooseProvider,
   createRunFolder,
   currentCommit,
+  type Dataset,
   type Device,
+  formatRun,
   type LoadedNetwork,
   loadNetwork,
+  MODEL_FILE,
+  openDataset,
   type Provider,
   type Run,
   RUN_SCHEMA_VERSION,
   type RunFile,
   runtimeVersion,
   type RunWeights,
+  type SplitName,
   weightsHash,
   writeFileAtomic,
   writeRun,
@@ -34,6 +40,7 @@ import {
   type FlagTable,
   type Progress,
   type ProgressTask,
+  type ScriptContext,
   UsageError,
 } from "./_cli.ts";
 import { unstack } from "./_images.ts";
@@ -66,8 +73,52 @@ export async function openModel(
   try {
     return await loadNetwork(source, options);
   } catch (error) {
-    if (error instanceof RangeError) throw new UsageError(error.message);
-    throw error;
+    if (error instanceof SyntaxError) {
+      throw new SyntaxError(
+        `${error.message}; pass the folder of a training run or its ` +
+          `${MODEL_FILE}, whole`,
+      );
+    }
+    throw usageOf(error);
+  }
+}
+
+/** An error about a value as a mistake in the command line. */
+export function usageOf(error: unknown): unknown {
+  return error instanceof RangeError ? new UsageError(error.message) : error;
+}
+
+/** Opens a data set as the flags say. */
+export async function openData<S extends SplitName>(
+  name: string,
+  flags: {
+    readonly data?: string;
+    readonly splits: readonly S[];
+    readonly limit?: number;
+    readonly size?: number;
+  },
+  { signal, progress, note }: ScriptContext,
+): Promise<Dataset<S>> {
+  const { data } = flags;
+  try {
+    return await openDataset(name, {
+      ...flags,
+      signal,
+      onWarning: note,
+      ...datasetProgress(progress),
+    });
+  } catch (error) {
+    if (error instanceof TypeError && data === undefined) {
+      throw new UsageError(
+        `Missing flag --data, folder or archive of ${name}: pass --data <path>`,
+      );
+    }
+    if (error instanceof Deno.errors.NotFound && data !== undefined) {
+      throw new Deno.errors.NotFound(
+        `${error.message}; pass --data with the folder of ${name}`,
+      );
+    }
+    throw usageOf(error);
   }
 }
 
@@ -158,12 +209,13 @@ export interface RunResult {
 /** Keeps the record of a run, and writes its files into one folder. */
 export class Recorder {
   readonly #command: string;
-  readonly #args: readonly string[];
   #flags: JsonObject;
   readonly #startedAt = new Date();
   readonly #files: RunFile[] = [];
   /** Seconds of earlier parts of a resumed run. */
   readonly #secondsBefore: number;
+  /** The command line, of a resumed run that which started it. */
+  readonly args: readonly string[];
   /** Folder of the run; null if it writes no files. */
   readonly folder: string | null;
   /** The record that is continued, if there is one. */
@@ -177,7 +229,7 @@ export class Recorder {
     previous: Run | null,
   ) {
     this.#command = command;
-    this.#args = args;
+    this.args = previous?.argv ?? args;
     this.#flags = flags;
     this.folder = folder;
     this.previous = previous;
@@ -191,20 +243,26 @@ export class Recorder {
    * @param out Folder for files, which must not hold another run; left out:
    * the next free one of results/COMMAND, results/COMMAND-2, ...; null: none
    * @param options.args The command line
-   * @param options.resume Continue the run that the folder holds
+   * @param options.resume Continue the run that the folder holds; left out by
+   * scripts that cannot
    */
   static async open(
     command: string,
     flags: Readonly<Record<string, unknown>>,
     out: string | null | undefined,
-    { args, resume = false }: {
+    { args, resume }: {
       readonly args: readonly string[];
       readonly resume?: boolean;
     },
   ): Promise<Recorder> {
-    const folder = out === undefined ? await freeFolder(command) : out;
+    // Asked first: hours of work should not end in a path that is none.
+    if (typeof flags.json === "string") await checkFile(flags.json);
+    const folder = out === undefined
+      ? await freeFolder(command)
+      : out && (out.replace(/[\\/]+$/, "") || out);
+    const resumable = resume !== undefined;
     const previous = folder
-      ? await createRunFolder(folder, { command, resume })
+      ? await createRunFolder(folder, { command, resume, resumable })
       : null;
     return new Recorder(command, args, recorded(flags), folder, previous);
   }
@@ -212,6 +270,24 @@ export class Recorder {
   /** Replaces the flags on record, such as by those of a resumed run. */
   setFlags(flags: Readonly<Record<string, unknown>>): void {
     this.#flags = recorded(flags);
+  }
+
+  /** Files written so far. */
+  get files(): readonly RunFile[] {
+    return this.#files;
+  }
+
+  /** Takes in the files of a run in a folder of this one. */
+  include(folder: string, files: readonly RunFile[]): void {
+    for (const file of files) {
+      this.#files.push({ ...file, path: `${folder}/${file.path}` });
+    }
+  }
+
+  /** Removes the record of a run that came to nothing. */
+  async discard(): Promise<void> {
+    if (!this.folder || this.previous || this.#files.length > 0) return;
+    await Deno.remove(`${this.folder}/run.json`).catch(() => {});
   }
 
   /** Writes a file of the run. */
@@ -279,7 +355,7 @@ export class Recorder {
       schemaVersion: RUN_SCHEMA_VERSION,
       id: `${this.#command}-${stamp.replace(/[^0-9]/g, "")}`,
       command: this.#command,
-      argv: this.#args,
+      argv: this.args,
       flags: this.#flags,
       seed: Number(this.#flags.seed ?? 0),
       provider: result.provider,
@@ -293,16 +369,14 @@ export class Recorder {
       seconds: this.#secondsBefore + session,
     };
     if (this.folder) await writeRun(this.folder, run);
-    if (json) {
-      await writeFileAtomic(json, JSON.stringify(run, null, 2) + "\n");
-    }
+    if (json) await writeFileAtomic(json, formatRun(run));
     return run;
   }
 
   readonly #opened = Date.now();
 }
 
-const REPOSITORY = new URL("..", import.meta.url).pathname;
+const REPOSITORY = dirname(import.meta.dirname!);
 
 /** Flags without those that were not given or only change what is printed. */
 function recorded(flags: Readonly<Record<string, unknown>>): JsonObject {
@@ -333,12 +407,29 @@ export function datasetProgress(progress: Progress): {
   };
 }
 
-/** The first of results/COMMAND, results/COMMAND-2, ... not there yet. */
+/** Makes sure that a file can be written where the user wants it. */
+async function checkFile(path: string): Promise<void> {
+  await Deno.mkdir(dirname(path), { recursive: true });
+  const info = await Deno.stat(path).catch(() => null);
+  if (info?.isDirectory) {
+    throw new UsageError(`Cannot write "${path}": it is a folder; name a file`);
+  }
+}
+
+/** An argument as a shell reads it. */
+export function quoted(argument: string): string {
+  return /^[\w@%+=:,./-]+$/.test(argument)
+    ? argument
+    : `'${argument.replaceAll("'", "'\\''")}'`;
+}
+
+/** The first of results/COMMAND, results/COMMAND-2, ... without files. */
 async function freeFolder(command: string): Promise<string> {
   for (let i = 1;; i++) {
     const folder = `results/${command}${i > 1 ? `-${i}` : ""}`;
     try {
-      await Deno.stat(folder);
+      const entries = await Array.fromAsync(Deno.readDir(folder));
+      if (entries.length === 0) return folder;
     } catch (error) {
       if (error instanceof Deno.errors.NotFound) return folder;
       throw error;

@@ -13,14 +13,7 @@
  *
  * @module
  */
-import {
-  encodePng,
-  type JsonObject,
-  openDataset,
-  readRun,
-  type Run,
-  writeFileAtomic,
-} from "../mod.ts";
+import { type JsonObject, openDataset, readRun, type Run } from "../mod.ts";
 import {
   COMMON_FLAGS,
   type FlagTable,
@@ -89,7 +82,9 @@ async function main(
     // What the scripts print as results would mix with the demo's own.
     const parsed = parseFlags(argv, script.FLAGS, { positional });
     await script.main(parsed, { ...context, args: argv, print: () => {} });
-    return await readRun(`${out}/${folder}`);
+    const run = await readRun(`${out}/${folder}`);
+    recorder.include(folder, run.files);
+    return run;
   };
 
   const limit = flags.limit ? ["--limit", `${flags.limit}`] : [];
@@ -116,7 +111,7 @@ async function main(
     ]);
     accuracies[role] = metrics;
   }
-  const images = await writeTargets(`${out}/images`);
+  const images = await writeTargets(recorder);
   const pair = ["--model", models.robust, "--standard", models.standard];
   const steps = ["--steps", `${flags.steps}`];
   const inversion = await run("invert", "invert", [
@@ -149,7 +144,7 @@ interface Script {
 }
 
 /** Writes one test image of each of the first classes; returns the paths. */
-async function writeTargets(folder: string): Promise<string[]> {
+async function writeTargets(recorder: Recorder): Promise<string[]> {
   const dataset = await openDataset("shapes", { splits: ["test"] });
   const { test } = dataset.splits;
   const indices = Array.from(
@@ -158,12 +153,10 @@ async function writeTargets(folder: string): Promise<string[]> {
   );
   const images = unstack(await test.load(indices));
   dataset.close();
-  await Deno.mkdir(folder, { recursive: true });
   const paths: string[] = [];
   for (const [label, image] of images.entries()) {
-    const path = `${folder}/${dataset.classes[label]}.png`;
-    await writeFileAtomic(path, await encodePng(image));
-    paths.push(path);
+    const name = dataset.classes[label];
+    paths.push(await recorder.tile(`images/${name}`, image, name));
   }
   return paths;
 }

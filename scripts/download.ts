@@ -38,7 +38,14 @@ async function main(
   }
   const archive = ARCHIVES[name as keyof typeof ARCHIVES];
   const url = flags.url ?? archive.url;
-  await Deno.mkdir(flags.out, { recursive: true });
+  try {
+    await Deno.mkdir(flags.out, { recursive: true });
+  } catch (error) {
+    if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
+    throw new Error(
+      `Cannot download into "${flags.out}": it is a file; pass another --out`,
+    );
+  }
   const file = `${flags.out}/${archive.url.split("/").at(-1)}`;
   print(
     await download({

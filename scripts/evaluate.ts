@@ -17,7 +17,6 @@ import {
   type Evaluation,
   type EvaluationAttack,
   type JsonObject,
-  openDataset,
 } from "../mod.ts";
 import {
   COMMON_FLAGS,
@@ -27,8 +26,8 @@ import {
   type ScriptContext,
 } from "./_cli.ts";
 import {
-  datasetProgress,
   normOf,
+  openData,
   openDevice,
   openModel,
   percent,
@@ -120,29 +119,36 @@ function metricsOf(
 /** Evaluates a network; the work of this script. */
 export async function main(
   flags: ParsedFlags<typeof FLAGS>,
-  { args, signal, progress, note, print }: ScriptContext,
+  context: ScriptContext,
 ): Promise<void> {
+  const { args, signal, progress, note, print } = context;
   const recorder = await Recorder.open("evaluate", flags, flags.out ?? null, {
     args,
   });
   const device = await openDevice(flags, note);
   const model = await openModel(flags.model, device);
   const { card, network } = model;
-  const dataset = await openDataset(flags.dataset ?? card.dataset, {
+  const dataset = await openData(flags.dataset ?? card.dataset, {
     data: flags.data,
     splits: ["test"],
     limit: flags.limit,
     size: card.imageSize,
-    signal,
-    onWarning: note,
-    ...datasetProgress(progress),
-  });
+  }, context);
   try {
     if (dataset.classes.length !== card.classes.length) {
       throw new Error(
         `Cannot evaluate "${flags.model}" on ${dataset.name}: the model has ` +
           `${card.classes.length} classes, the data set ` +
-          `${dataset.classes.length}`,
+          `${dataset.classes.length}; pass another --dataset or --model`,
+      );
+    }
+    const other = card.classes.findIndex((name, i) =>
+      name !== dataset.classes[i]
+    );
+    if (other >= 0) {
+      note(
+        `The classes differ: label ${other} is "${card.classes[other]}" to ` +
+          `the model and "${dataset.classes[other]}" in ${dataset.name}`,
       );
     }
     const attack = attackOf(flags);

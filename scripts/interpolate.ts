@@ -46,10 +46,17 @@ export const FLAGS = {
     min: 2,
     help: "pictures along the way, both ends included",
   },
-  steps: { type: "integer", default: 400, min: 0, help: "gradient steps" },
+  steps: {
+    type: "integer",
+    default: 400,
+    min: 0,
+    aliases: ["attack-steps"],
+    help: "gradient steps",
+  },
   stepSize: {
     type: "number",
     above: 0,
+    aliases: ["attack-lr"],
     help: "length of a step; 0.1 up to 64 x 64 pixels, else 1",
   },
   epsilon: {

@@ -175,6 +175,8 @@ Deno.test("resnet34 has torchvision's parameters", () => {
 
 /** Trainable values, as torchvision's documentation gives them. */
 const PUBLISHED_COUNTS: Readonly<Record<Architecture, number>> = {
+  // Not torchvision's: its ResNet class with one block in each stage.
+  resnet10: 5_418_792,
   resnet18: 11_689_512,
   resnet34: 21_797_672,
   resnet50: 25_557_032,
@@ -209,7 +211,7 @@ Deno.test("buildModel() refuses unknown architectures and sizes below 1", () => 
     assertThrows(
       () => buildModel(specOf(architecture as Architecture), images),
       RangeError,
-      "choose one of resnet18",
+      `choose one of ${ARCHITECTURES.join(", ")}`,
     );
   }
   for (const size of [0, -1, 1.5, NaN, Infinity]) {

@@ -133,12 +133,6 @@ Deno.test("trainingStep() at rate 0.1 takes PyTorch's steps", async () => {
   const { losses, states } = await fixtureRun(0.1);
   const first = errorsOf(states[0], reference("lr0.1/after1"));
   const last = errorsOf(states[4], reference("lr0.1/after5"));
-  console.log(
-    "TRAIN 0.1",
-    first,
-    last,
-    losses.map((l, i) => l - runs["lr0.1"].losses[i]),
-  );
   assert(first.update <= 1e-4 && first.statistics <= 2e-6);
   // Chaotic: PyTorch's own float32 runs are 0.08 apart, 0.012 in statistics.
   assert(last.update <= 0.3 && last.statistics <= 0.1);
@@ -149,12 +143,7 @@ Deno.test("trainingStep() at rate 0.1 takes PyTorch's steps", async () => {
 Deno.test("trainingStep() at rate 0.01 takes PyTorch's steps", async () => {
   const { losses, states } = await fixtureRun(0.01);
   const last = errorsOf(states[4], reference("lr0.01/after5"));
-  console.log(
-    "TRAIN 0.01",
-    last,
-    losses.map((l, i) => l - runs["lr0.01"].losses[i]),
-  );
-  assert(last.update <= 1e-2 && last.statistics <= 1e-4);
+  assert(last.update <= 1e-2 && last.statistics <= 1e-5);
   assertLosses(losses, "lr0.01", 1e-4);
 });
 
@@ -411,8 +400,8 @@ Deno.test("train() says when the loss is no longer a number", async () => {
         schedule: { kind: "step", at: [] },
       }),
     RangeError,
-    "Cannot go on training as the loss is NaN at step 2 of epoch 1: " +
-      "lower the learning rate",
+    "Cannot go on training as the loss (NaN) at step 2 of epoch 1 is not a " +
+      "finite number: lower the learning rate",
   );
   assert(!(error as Error).message.includes("\n"));
 });

@@ -109,7 +109,9 @@ Deno.test({
   name: "a step of training is the same on webgpu",
   ignore,
   async fn() {
-    const feeds = drawFeeds(8);
+    // With 8 x 8 images the last BatchNorms would see two values per channel,
+    // whose gradients cancel but for rounding.
+    const feeds = drawFeeds(16);
     const settings = { spec: SPEC, momentum: 0.9, weightDecay: 5e-4, ema: 0.9 };
     const outputs = trainingStep(settings, feeds.images.shape);
     const state: Record<string, AnyTensor> = { ...constants };
