@@ -4,20 +4,32 @@
  * representations by plain gradient steps on the input (Engstrom et al. 2019,
  * "Adversarial Robustness as a Prior for Learned Representations").
  *
- * ```ts no-eval
+ * ```ts
  * import {
- *   loadNetwork, matchRepresentation, optimizeInput, Random, readImage, stack,
+ *   loadNetwork,
+ *   matchRepresentation,
+ *   optimizeInput,
+ *   Random,
+ *   readImage,
+ *   stack,
+ *   type Tensor,
  * } from "./mod.ts";
- * const { network } = await loadNetwork("runs/cifar-l2");
- * const target = stack([await readImage("a.png")]);
- * const { representation } = await network.predict(target);
- * const noise = new Random(0).uniformTensor(target.shape);
- * const { images } = await optimizeInput(network, noise, {
- *   objective: matchRepresentation(representation),
- *   epsilon: 1000,
- *   stepSize: 0.1,
- *   steps: 500,
- * });
+ *
+ * // Noise becomes what the network takes for the picture.
+ * async function invert(model: string, picture: string): Promise<Tensor> {
+ *   const { network } = await loadNetwork(model); // such as "runs/cifar-l2"
+ *   const target = stack([await readImage(picture)]); // [1, 3, 32, 32]
+ *   const { representation } = await network.predict(target);
+ *   const noise = new Random(0).uniformTensor(target.shape);
+ *   const { images } = await optimizeInput(network, noise, {
+ *     objective: matchRepresentation(representation),
+ *     epsilon: 1000,
+ *     stepSize: 0.1,
+ *     steps: 500,
+ *   });
+ *   await network.release();
+ *   return images; // [1, 3, 32, 32] in [0, 1]
+ * }
  * ```
  *
  * @module

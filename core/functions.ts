@@ -41,7 +41,12 @@ export function logSoftmax(logits: Node): Node {
   ]);
 }
 
-/** Softmax along the last axis, `[n, classes]`. */
+/**
+ * Softmax along the last axis.
+ *
+ * @param logits `[n, classes]`
+ * @returns `[n, classes]`; each row sums to 1
+ */
 export function softmax(logits: Node): Node {
   return exp(logSoftmax(logits));
 }
@@ -52,6 +57,7 @@ export function softmax(logits: Node): Node {
  * @param logits `[n, classes]`
  * @param oneHot Labels as one-hot rows (or probabilities), `[n, classes]`
  * @returns `[n]`
+ * @throws {TypeError} If the shapes do not fit
  */
 export function crossEntropy(logits: Node, oneHot: Node): Node {
   return neg(sum(mul(logSoftmax(logits), oneHot), [-1]));
@@ -78,7 +84,13 @@ export function l2Norm(x: Node): Node {
   });
 }
 
-/** Gives a vector `[n]` the axes that broadcast it over images like `x`. */
+/**
+ * Gives a vector the axes that broadcast it over images.
+ *
+ * @param vector One value per image, `[n]`
+ * @param x Images, `[n, ...]`
+ * @returns `[n, 1, ...]`, with as many axes as `x`
+ */
 export function perImage(vector: Node, x: Node): Node {
   return reshape(vector, [vector.shape[0], ...imageAxes(x).map(() => 1)]);
 }
@@ -147,6 +159,7 @@ export function batchNormTrain(
  * @param rows `[h', h]`
  * @param columns `[w', w]`
  * @returns `[n, c, h', w']`
+ * @throws {TypeError} If the shapes do not fit
  */
 export function separable(x: Node, rows: Tensor, columns: Tensor): Node {
   const across = matmul(x, transpose(constant(columns)));

@@ -26,7 +26,9 @@ export type Attributes = Readonly<Record<string, Attribute>>;
 
 /** What a gradient rule may use. */
 export interface VjpContext {
+  /** What the op was applied to. */
   readonly inputs: readonly Node[];
+  /** The op's attributes. */
   readonly attributes: Attributes;
   /** The op's result. */
   readonly output: Node;
@@ -49,6 +51,11 @@ export interface Op {
    * broadcast axes, or null where none flows. Left out: no gradient at all.
    */
   vjp?(context: VjpContext): readonly (Node | null)[];
+  /**
+   * For an operator that ONNX lacks: the same from operators that it has.
+   * Lowering puts it in place, unless the target has a kernel of its own.
+   */
+  expand?(inputs: readonly Node[], attributes: Attributes): Node;
 }
 
 /** Where a node's value comes from. */

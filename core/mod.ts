@@ -7,8 +7,8 @@
  * @module
  */
 export * from "./tensor.ts";
-export * from "./shape.ts";
-export * from "./random.ts";
+export { broadcast, sameShape, show } from "./shape.ts";
+export { Random } from "./random.ts";
 export {
   apply,
   type Attribute,
@@ -28,4 +28,11 @@ export {
 export * from "./ops/mod.ts";
 export * from "./functions.ts";
 export { grad } from "./grad.ts";
-export { simplify } from "./passes.ts";
+export {
+  expandOps,
+  type Hoisted,
+  hoistParameters,
+  rebuilt,
+  rewrite,
+  simplify,
+} from "./passes.ts";

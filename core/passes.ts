@@ -6,11 +6,49 @@
 import {
   type Attributes,
   GRADIENT_OVERRIDE,
+  input,
   Node,
   scalarValue,
   topologicalOrder,
 } from "./graph.ts";
 import { sameShape } from "./shape.ts";
+
+/**
+ * Replaces operators that ONNX lacks by what they expand to.
+ *
+ * @param outputs Nodes to compute
+ * @param kernel A target's own way to compute a node from new inputs, or null
+ * @returns Equal nodes, in the same order
+ */
+export function expandOps(
+  outputs: readonly Node[],
+  kernel: (node: Node, inputs: readonly Node[]) => Node | null = () => null,
+): Node[] {
+  return rewrite(outputs, (node, inputs) =>
+    kernel(node, inputs) ??
+      node.op?.expand?.(inputs, node.attributes) ??
+      rebuilt(node, inputs));
+}
+
+/**
+ * Rebuilds a graph from its inputs to its outputs.
+ *
+ * @param visit From a node and its rebuilt inputs to what replaces it
+ */
+export function rewrite(
+  outputs: readonly Node[],
+  visit: (node: Node, inputs: readonly Node[]) => Node,
+): Node[] {
+  const replacements = new Map<Node, Node>();
+  for (const node of topologicalOrder(outputs, dependencies)) {
+    const inputs = dependencies(node).map((x) => replacements.get(x)!);
+    replacements.set(
+      node,
+      node.op?.type === GRADIENT_OVERRIDE ? inputs[0] : visit(node, inputs),
+    );
+  }
+  return outputs.map((node) => replacements.get(node)!);
+}
 
 /** Inputs that a node's value needs, without those of its gradient alone. */
 function dependencies(node: Node): readonly Node[] {
@@ -28,23 +66,16 @@ function dependencies(node: Node): readonly Node[] {
  * @returns Equal nodes, in the same order
  */
 export function simplify(outputs: readonly Node[]): Node[] {
-  const replacements = new Map<Node, Node>();
   const known = new Map<string, Node>();
   const ids = new Map<Node, number>();
-  for (const node of topologicalOrder(outputs, dependencies)) {
-    const inputs = dependencies(node).map((x) => replacements.get(x)!);
-    const simpler = node.op?.type === GRADIENT_OVERRIDE
-      ? inputs[0]
-      : neutral(node, inputs) ?? rebuilt(node, inputs);
+  return rewrite(outputs, (node, inputs) => {
+    const simpler = neutral(node, inputs) ?? rebuilt(node, inputs);
     const key = keyOf(simpler, ids);
     const same = known.get(key) ?? simpler;
-    if (same === simpler) {
-      known.set(key, same);
-      if (!ids.has(same)) ids.set(same, ids.size);
-    }
-    replacements.set(node, same);
-  }
-  return outputs.map((node) => replacements.get(node)!);
+    known.set(key, same);
+    if (!ids.has(same)) ids.set(same, ids.size);
+    return same;
+  });
 }
 
 /** The input that a node equals, if it changes nothing. */
@@ -72,7 +103,8 @@ function isValue(node: Node, value: number): boolean {
     (data as Float32Array).every((x) => x === value);
 }
 
-function rebuilt(node: Node, inputs: readonly Node[]): Node {
+/** A node with other inputs. */
+export function rebuilt(node: Node, inputs: readonly Node[]): Node {
   if (inputs.every((x, i) => x === node.inputs[i])) return node;
   const { kind, dtype, shape, op, attributes } = node;
   return new Node(kind, dtype, shape, op, inputs, attributes);
@@ -106,4 +138,49 @@ function exactly(value: unknown): string {
 function attributesKey(attributes: Attributes): string {
   const names = Object.keys(attributes).sort();
   return JSON.stringify(names.map((name) => [name, attributes[name]]));
+}
+
+/** A graph in two parts, see `hoistParameters()`. */
+export interface Hoisted {
+  /** What depends on parameters alone, by name. */
+  readonly prepared: Readonly<Record<string, Node>>;
+  /** The rest, with inputs of those names. */
+  readonly outputs: readonly Node[];
+}
+
+/**
+ * Takes out what depends on parameters and not on inputs, such as weights
+ * with BatchNorm folded in: computed once, it serves many runs.
+ *
+ * @param outputs Nodes to compute
+ */
+export function hoistParameters(outputs: readonly Node[]): Hoisted {
+  const varies = new Set<Node>();
+  const learned = new Set<Node>();
+  const frontier = new Map<Node, Node>();
+  for (const node of topologicalOrder(outputs, dependencies)) {
+    const inputs = dependencies(node);
+    if (node.kind === "input" || inputs.some((x) => varies.has(x))) {
+      varies.add(node);
+      for (const x of inputs) {
+        if (x.kind !== "op" || varies.has(x) || !learned.has(x)) continue;
+        if (frontier.has(x)) continue;
+        const name = `prepared:${frontier.size}`;
+        frontier.set(x, input(name, x.shape, x.dtype));
+      }
+    } else if (
+      node.kind === "parameter" || inputs.some((x) => learned.has(x))
+    ) {
+      learned.add(node);
+    }
+  }
+  return {
+    prepared: Object.fromEntries(
+      Array.from(frontier, ([node, { name }]) => [name, node]),
+    ),
+    outputs: rewrite(
+      outputs,
+      (node, inputs) => frontier.get(node) ?? rebuilt(node, inputs),
+    ),
+  };
 }

@@ -84,6 +84,8 @@ export class Random {
   #used = 4;
 
   /**
+   * Starts a stream at its beginning.
+   *
    * @param seed Integer, 0 <= seed < 2^32
    * @param path Names the stream; streams of different paths are independent
    * @throws {RangeError} If the seed is out of range

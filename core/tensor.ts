@@ -24,8 +24,11 @@ export type Shape = readonly number[];
 
 /** Dense array in row-major order. */
 export interface Tensor<D extends DType = "float32"> {
+  /** Type of the elements. */
   readonly dtype: D;
+  /** Sizes of the axes. */
   readonly shape: Shape;
+  /** The elements, last axis fastest. */
   readonly data: DataOf[D];
 }
 
@@ -64,6 +67,9 @@ export function tensor(
 /**
  * Makes a tensor of a given dtype around an array, without copying it.
  *
+ * @param dtype Type of the elements
+ * @param data Elements in row-major order
+ * @param shape Sizes of the axes
  * @throws {TypeError} If the number of elements does not fit the shape
  */
 export function tensorOf<D extends DType>(
@@ -85,7 +91,11 @@ export function tensorOf<D extends DType>(
   return { dtype, shape: [...shape], data };
 }
 
-/** A float32 tensor of one repeated value. */
+/**
+ * A float32 tensor of one repeated value.
+ *
+ * @throws {TypeError} If a size is not an integer >= 0
+ */
 export function full(shape: Shape, value: number): Tensor {
   return tensor(new Float32Array(sizeOf(shape)).fill(value), shape);
 }
@@ -106,6 +116,8 @@ export function allocate<D extends DType>(dtype: D, length: number): DataOf[D] {
  * Rows `start` to `end` along the first axis, sharing memory with the tensor.
  *
  * @param value Tensor of shape `[n, ...]`
+ * @param start First row taken
+ * @param end Row behind the last one taken
  * @returns Tensor of shape `[end - start, ...]`
  * @throws {RangeError} If the rows are not inside the tensor
  */

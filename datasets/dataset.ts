@@ -80,6 +80,7 @@ export type Source =
 
 /** Labelled images of one split. */
 export interface Split {
+  /** Which part of the data set this is. */
   readonly name: SplitName;
   /** Number of images. */
   readonly size: number;

@@ -8,7 +8,9 @@ import { type Tensor, tensor } from "../core/mod.ts";
 
 /** Height and width in pixels. */
 export interface Size {
+  /** Rows. */
   readonly height: number;
+  /** Columns. */
   readonly width: number;
 }
 

@@ -209,6 +209,7 @@ const patterns = new Map<number, Float32Array[]>();
  * @param split Which split
  * @param index Place in the split, from 0
  * @param size Height and width in pixels
+ * @returns Bytes, label, and the class whose pattern it carries
  */
 export function drawShape(
   split: SplitName,

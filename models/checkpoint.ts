@@ -33,20 +33,27 @@ export const CARD_SCHEMA_VERSION = 1;
 
 /** The attack a model was trained against. */
 export interface CardAttack {
+  /** How perturbations are measured. */
   readonly norm: "l2" | "linf";
   /** Radius in [0, 1] pixel units: over one whole image for l2. */
   readonly epsilon: number;
   /** Length of one step, in the units of `epsilon`. */
   readonly stepSize: number;
+  /** Steps per image. */
   readonly steps: number;
+  /** Whether it starts at a random point of the ball. */
   readonly randomStart: boolean;
 }
 
 /** Accuracy under one attack, in the norm of the card's attack, else l2. */
 export interface AdversarialAccuracy {
+  /** Radius in [0, 1] pixel units: over one whole image for l2. */
   readonly epsilon: number;
+  /** Steps of each run. */
   readonly steps: number;
+  /** Length of one step, in the units of `epsilon`. */
   readonly stepSize: number;
+  /** Runs per image; it counts as correct if it withstands all. */
   readonly restarts: number;
   /** Fraction of images classified correctly, 0 to 1. */
   readonly accuracy: number;
@@ -54,6 +61,7 @@ export interface AdversarialAccuracy {
 
 /** What a checkpoint's parameters are and how they came about. */
 export interface Card {
+  /** Version of this record, at most {@linkcode CARD_SCHEMA_VERSION}. */
   readonly schemaVersion: number;
   /** Name in the registry of models, such as "resnet18". */
   readonly architecture: string;
@@ -75,11 +83,13 @@ export interface Card {
   readonly attack: CardAttack | null;
   /** Epochs completed. */
   readonly epoch: number;
+  /** Seed of initial weights, order, augmentation and attack. */
   readonly seed: number;
   /** On the test split; empty if never evaluated. */
   readonly accuracies: {
     /** Fraction of images classified correctly, 0 to 1. */
     readonly clean?: number;
+    /** One entry per attack. */
     readonly adversarial?: readonly AdversarialAccuracy[];
     /** Number of images the accuracies are measured on. */
     readonly images?: number;
@@ -98,7 +108,9 @@ export interface Card {
 
 /** Parameters and buffers by name, and what they are. */
 export interface Checkpoint {
+  /** What the parameters are. */
   readonly card: Card;
+  /** Parameters and buffers by torchvision's names. */
   readonly tensors: NamedTensors;
 }
 
@@ -106,7 +118,9 @@ export interface Checkpoint {
  * Writes a checkpoint as a safetensors file with the card in its metadata,
  * under the key "card". The card's `weightsSha256` is computed, not taken.
  *
+ * @param checkpoint Parameters and their card
  * @param options `float16` halves the file; the hash is of the rounded values
+ * @returns The bytes of the file
  * @throws {TypeError} If the card or a tensor is malformed
  * @throws {RangeError} If a value is too large for float16
  */
@@ -132,6 +146,7 @@ export async function encodeCheckpoint(
  *
  * @param bytes The whole file; tensors may share its memory
  * @param source Its name, for errors
+ * @returns Parameters by name, and their card
  * @throws {SyntaxError} If the bytes are not a checkpoint, whole and unchanged
  */
 export async function decodeCheckpoint(
@@ -144,9 +159,10 @@ export async function decodeCheckpoint(
   };
   if (metadata.card === undefined) {
     fail(
-      `its metadata has no "card"` + (metadata.training === undefined
-        ? `, so robust-reps did not write it`
-        : `: it is the state that training resumes from, not the network`),
+      `its metadata has no "card"` +
+        (metadata.training === undefined
+          ? `, so robust-reps did not write it`
+          : `: it is the state that training resumes from, not the network`),
     );
   }
   let parsed: unknown;

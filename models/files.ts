@@ -15,6 +15,7 @@ import type { SafetensorsOptions } from "./safetensors.ts";
  * Reads a checkpoint.
  *
  * @param path File written by `writeCheckpoint()`
+ * @returns Parameters by name, and their card
  * @throws {SyntaxError} If the file is not a checkpoint, whole and unchanged
  * @throws {Error} If the file cannot be opened
  */
@@ -31,6 +32,8 @@ export async function readCheckpoint(path: string): Promise<Checkpoint> {
 /**
  * Writes a checkpoint, whole or not at all.
  *
+ * @param path Where to write; its folder must exist
+ * @param checkpoint Parameters and their card
  * @param options `float16` halves the file
  * @throws {TypeError} If the card or a tensor is malformed
  * @throws {RangeError} If a value is too large for float16

@@ -30,7 +30,9 @@ export type Initializer = (shape: Shape, random: Random) => Tensor;
 
 /** A parameter of a model. */
 export interface ParameterInfo {
+  /** Its value in the graph. */
   readonly node: Node;
+  /** Makes its initial value. */
   readonly initialize: Initializer;
   /** Whether gradient descent moves it; running statistics are not. */
   readonly trainable: boolean;
@@ -120,7 +122,9 @@ function uniformFanIn(fanIn: number): Initializer {
 
 /** Mean and standard deviation of each channel of a data set. */
 export interface Normalization {
+  /** Per channel, in [0, 1] pixel units; subtracted. */
   readonly mean: readonly number[];
+  /** Per channel, in [0, 1] pixel units; divided by. */
   readonly std: readonly number[];
 }
 

@@ -26,8 +26,13 @@ export {
 } from "./checkpoint.ts";
 export type { Json, JsonObject, Rule } from "./json.ts";
 export * as rules from "./json.ts";
-export { decodeSafetensors, encodeSafetensors } from "./safetensors.ts";
-export type { Normalization, ParameterInfo } from "./layers.ts";
+export {
+  decodeSafetensors,
+  encodeSafetensors,
+  type Safetensors,
+  type SafetensorsOptions,
+} from "./safetensors.ts";
+export type { Initializer, Normalization, ParameterInfo } from "./layers.ts";
 
 /** What a builder of a network reads. */
 export interface ModelOptions extends Normalization {
@@ -52,14 +57,25 @@ export interface ModelOutputs {
   readonly logits: Node;
 }
 
+/** Name of an architecture, as torchvision calls it. */
+export type Architecture =
+  | "resnet10"
+  | "resnet18"
+  | "resnet34"
+  | "resnet50"
+  | "vgg11"
+  | "vgg11_bn"
+  | "vgg16"
+  | "vgg16_bn";
+
 /** Builds a network's graph. */
-export type ModelBuilder = (
+type ModelBuilder = (
   scope: Scope,
   images: Node,
   options: ModelOptions,
 ) => ModelOutputs;
 
-const BUILDERS = {
+const BUILDERS: Readonly<Record<Architecture, ModelBuilder>> = {
   resnet10,
   resnet18,
   resnet34,
@@ -68,16 +84,14 @@ const BUILDERS = {
   vgg11_bn: vgg11Bn,
   vgg16,
   vgg16_bn: vgg16Bn,
-} as const satisfies Record<string, ModelBuilder>;
-
-/** Name of an architecture, as torchvision calls it. */
-export type Architecture = keyof typeof BUILDERS;
+};
 
 /** Names of all architectures. */
 export const ARCHITECTURES = Object.keys(BUILDERS) as readonly Architecture[];
 
 /** A network without its weights. */
 export interface ModelSpec extends Omit<ModelOptions, "fakeRelu"> {
+  /** One of {@linkcode ARCHITECTURES}. */
   readonly architecture: Architecture;
 }
 
@@ -102,7 +116,23 @@ export interface ModelGraph extends ModelOutputs {
  *
  * @param spec Which network
  * @param images `[n, 3, h, w]` in [0, 1]; normalisation is part of the network
+ * @param options What the graph is for
+ * @returns Representation `[n, d]`, logits `[n, classes]` and parameters
  * @throws {RangeError} If the architecture is unknown or a size is not >= 1
+ *
+ * @example
+ * ```ts
+ * import { input } from "../core/mod.ts";
+ * import { buildModel } from "./mod.ts";
+ * const { representation, logits } = buildModel({
+ *   architecture: "resnet18",
+ *   form: "cifar",
+ *   width: 64,
+ *   classes: 10,
+ *   mean: [0.4914, 0.4822, 0.4465],
+ *   std: [0.2023, 0.1994, 0.2010],
+ * }, input("images", [8, 3, 32, 32])); // [8, 512] and [8, 10]
+ * ```
  */
 export function buildModel(
   spec: ModelSpec,
@@ -124,12 +154,16 @@ export function buildModel(
     }
   }
   const scope = new Scope(training);
-  const build: ModelBuilder = BUILDERS[spec.architecture];
+  const build = BUILDERS[spec.architecture];
   const outputs = build(scope, images, { ...spec, fakeRelu });
   return { ...outputs, parameters: scope.parameters, updates: scope.updates };
 }
 
-/** The parameters a network has, by name. */
+/**
+ * The parameters a network has, by name.
+ *
+ * @throws {RangeError} If the architecture is unknown or a size is not >= 1
+ */
 export function modelParameters(
   spec: ModelSpec,
 ): ReadonlyMap<string, ParameterInfo> {
@@ -139,6 +173,11 @@ export function modelParameters(
 /**
  * Initial values of a network's parameters. Each depends on the seed and its
  * own name alone.
+ *
+ * @param spec Which network
+ * @param random Its stream "initialize" is drawn from
+ * @returns Weights and running statistics by torchvision's names
+ * @throws {RangeError} If the architecture is unknown or a size is not >= 1
  */
 export function initializeModel(spec: ModelSpec, random: Random): NamedTensors {
   return Object.fromEntries(

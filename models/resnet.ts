@@ -23,7 +23,11 @@ interface ResNetShape {
 }
 
 /** ResNet-10: one block per stage; for demonstrations and tests. */
-export function resnet10(scope: Scope, images: Node, options: ModelOptions) {
+export function resnet10(
+  scope: Scope,
+  images: Node,
+  options: ModelOptions,
+): ModelOutputs {
   return resnet(scope, images, options, {
     blocks: [1, 1, 1, 1],
     block: "basic",
@@ -31,7 +35,11 @@ export function resnet10(scope: Scope, images: Node, options: ModelOptions) {
 }
 
 /** ResNet-18: 11.7M parameters in ImageNet form at width 64. */
-export function resnet18(scope: Scope, images: Node, options: ModelOptions) {
+export function resnet18(
+  scope: Scope,
+  images: Node,
+  options: ModelOptions,
+): ModelOutputs {
   return resnet(scope, images, options, {
     blocks: [2, 2, 2, 2],
     block: "basic",
@@ -39,7 +47,11 @@ export function resnet18(scope: Scope, images: Node, options: ModelOptions) {
 }
 
 /** ResNet-34: 21.8M parameters in ImageNet form at width 64. */
-export function resnet34(scope: Scope, images: Node, options: ModelOptions) {
+export function resnet34(
+  scope: Scope,
+  images: Node,
+  options: ModelOptions,
+): ModelOutputs {
   return resnet(scope, images, options, {
     blocks: [3, 4, 6, 3],
     block: "basic",
@@ -47,7 +59,11 @@ export function resnet34(scope: Scope, images: Node, options: ModelOptions) {
 }
 
 /** ResNet-50: 25.6M parameters in ImageNet form at width 64. */
-export function resnet50(scope: Scope, images: Node, options: ModelOptions) {
+export function resnet50(
+  scope: Scope,
+  images: Node,
+  options: ModelOptions,
+): ModelOutputs {
   return resnet(scope, images, options, {
     blocks: [3, 4, 6, 3],
     block: "bottleneck",

@@ -157,6 +157,7 @@ export function encodeSafetensors(
  *
  * @param bytes The whole file
  * @param source Its name, for errors
+ * @returns Tensors and texts by name
  * @throws {SyntaxError} If the bytes are not such a file, whole and consistent
  */
 export function decodeSafetensors(

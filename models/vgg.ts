@@ -27,22 +27,38 @@ import type { ModelOptions, ModelOutputs } from "./mod.ts";
 type Stages = readonly [number, number, number, number, number];
 
 /** VGG-11 without BatchNorm. */
-export function vgg11(scope: Scope, images: Node, options: ModelOptions) {
+export function vgg11(
+  scope: Scope,
+  images: Node,
+  options: ModelOptions,
+): ModelOutputs {
   return vgg(scope, images, options, [1, 1, 2, 2, 2], false);
 }
 
 /** VGG-11 with BatchNorm. */
-export function vgg11Bn(scope: Scope, images: Node, options: ModelOptions) {
+export function vgg11Bn(
+  scope: Scope,
+  images: Node,
+  options: ModelOptions,
+): ModelOutputs {
   return vgg(scope, images, options, [1, 1, 2, 2, 2], true);
 }
 
 /** VGG-16 without BatchNorm. */
-export function vgg16(scope: Scope, images: Node, options: ModelOptions) {
+export function vgg16(
+  scope: Scope,
+  images: Node,
+  options: ModelOptions,
+): ModelOutputs {
   return vgg(scope, images, options, [2, 2, 3, 3, 3], false);
 }
 
 /** VGG-16 with BatchNorm. */
-export function vgg16Bn(scope: Scope, images: Node, options: ModelOptions) {
+export function vgg16Bn(
+  scope: Scope,
+  images: Node,
+  options: ModelOptions,
+): ModelOutputs {
   return vgg(scope, images, options, [2, 2, 3, 3, 3], true);
 }
 

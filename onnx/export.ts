@@ -7,6 +7,7 @@ import {
   type AnyTensor,
   type Attribute,
   type DType,
+  expandOps,
   type NamedTensors,
   type Node,
   sameShape,
@@ -21,6 +22,7 @@ import {
   type TensorProto,
   type ValueInfoProto,
 } from "./proto.ts";
+import { useBlockedKernels } from "./blocked.ts";
 
 /**
  * Version of the ONNX operators: the newest that Debian's onnx package, the
@@ -41,8 +43,11 @@ const DATA_TYPE: Record<DType, number> = {
 
 /** Name, dtype and shape of an input or output. */
 export interface ValueInfo {
+  /** What feeds and results call it. */
   readonly name: string;
+  /** Type of its elements. */
   readonly dtype: DType;
+  /** Sizes of its axes. */
   readonly shape: readonly number[];
 }
 
@@ -57,14 +62,33 @@ export interface ExportOptions {
    * then names `externalFile` as their place.
    */
   readonly externalFile?: string;
+  /**
+   * Take the CPU provider's own kernels, with this many channels in a block:
+   * the model then runs on that provider alone.
+   */
+  readonly block?: number;
+}
+
+/** Replaces what ONNX lacks, takes a target's kernels, and simplifies. */
+export function lower(
+  outputs: readonly Node[],
+  { constants = {}, block }: Pick<ExportOptions, "constants" | "block">,
+): Node[] {
+  const once = simplify(outputs);
+  return simplify(
+    block ? useBlockedKernels(once, { block, constants }) : expandOps(once),
+  );
 }
 
 /** An ONNX model and what it needs and gives. */
 export interface ExportedModel {
+  /** Content of the `.onnx` file. */
   readonly bytes: Uint8Array;
   /** Content of `externalFile`, empty without it. */
   readonly external: Uint8Array;
+  /** What is fed: inputs, and parameters without a constant. */
   readonly inputs: readonly ValueInfo[];
+  /** What it computes, in the order asked for. */
   readonly outputs: readonly ValueInfo[];
   /** Operator types used, each with its count. */
   readonly operators: ReadonlyMap<string, number>;
@@ -86,7 +110,7 @@ export function exportModel(
   options: ExportOptions = {},
 ): ExportedModel {
   const { constants = {}, metadata = {}, externalFile } = options;
-  const results = simplify(Object.values(outputs));
+  const results = lower(Object.values(outputs), options);
   const names = new Map<Node, string>();
   const inputs: ValueInfo[] = [];
   const nodes: NodeProto[] = [];
@@ -100,9 +124,16 @@ export function exportModel(
     ...Object.keys(outputs),
     ...order.map(({ name }) => name),
   ]);
+  // An op that computes an output writes it under the output's name.
+  const direct = new Map<Node, string>();
+  Object.keys(outputs).forEach((name, i) => {
+    const node = results[i];
+    if (node.kind === "op" && !direct.has(node)) direct.set(node, name);
+  });
   for (const node of order) {
-    let name = node.name || `n${names.size}`;
-    while (!node.name && given.has(name)) name = `_${name}`;
+    let name = direct.get(node) ?? (node.name || `n${names.size}`);
+    const isFree = direct.has(node) || node.name !== "";
+    while (!isFree && given.has(name)) name = `_${name}`;
     names.set(node, name);
     if (node.kind === "op") {
       const { type, domain = "" } = node.op!;
@@ -130,7 +161,6 @@ export function exportModel(
     }
   }
 
-  // An output must be named by its user and produced by a node of its own.
   const infos = Object.keys(outputs).map((name, i): ValueInfo => {
     const node = results[i];
     if (order.some((other) => other.name === name)) {
@@ -138,13 +168,16 @@ export function exportModel(
         `Cannot export output "${name}": an input has this name; rename one`,
       );
     }
-    nodes.push({
-      input: [names.get(node)!],
-      output: [name],
-      name: `output ${name}`,
-      opType: "Identity",
-      attribute: [],
-    });
+    // An input, or another output too: needs a node of its own.
+    if (names.get(node) !== name) {
+      nodes.push({
+        input: [names.get(node)!],
+        output: [name],
+        name: `output ${name}`,
+        opType: "Identity",
+        attribute: [],
+      });
+    }
     return { name, dtype: node.dtype, shape: node.shape };
   });
 

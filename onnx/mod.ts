@@ -15,8 +15,10 @@ export {
   chooseProvider,
   compile,
   type CompileOptions,
+  compileStages,
   type Device,
   Program,
   type Provider,
   runtimeVersion,
+  type Stages,
 } from "./session.ts";

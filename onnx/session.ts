@@ -8,13 +8,17 @@ import type * as ort from "onnxruntime-web";
 import {
   allocate,
   type AnyTensor,
+  hoistParameters,
+  input,
   type NamedTensors,
+  neg,
   type Node,
   sameShape,
   show,
   sizeOf,
 } from "../core/mod.ts";
-import { exportModel, type ValueInfo } from "./export.ts";
+import { PROBE_SHAPE, probeGraph } from "./blocked.ts";
+import { exportModel, lower, type ValueInfo } from "./export.ts";
 
 /** Execution providers of ONNX Runtime that programs run on. */
 export type Provider = "cpu" | "webgpu" | "cuda";
@@ -31,12 +35,14 @@ export interface CompileOptions {
   readonly allowTf32?: boolean;
   /** Refuse to run any node on the CPU next to another provider. */
   readonly noFallback?: boolean;
+  /**
+   * Give memory back after each tensor's last use instead of keeping an arena
+   * (default false): a third less at the peak of a step of training.
+   */
+  readonly lean?: boolean;
   /** Writes ONNX Runtime's profile to files beginning with this. */
   readonly profile?: string;
 }
-
-/** Tensors by name that a run reads or writes. */
-type Values = Readonly<Record<string, AnyTensor>>;
 
 /** The functions of ONNX Runtime that both packages share. */
 type Runtime = Pick<typeof ort, "InferenceSession" | "Tensor" | "env">;
@@ -92,11 +98,13 @@ export class Program {
    *
    * @param feeds Tensors for all inputs; others are ignored
    * @param into Tensors that outputs are written to instead of new ones
+   * @returns Tensors by output name
    * @throws {TypeError} If a tensor is missing or has the wrong shape
    */
-  async run(feeds: Values, into: Values = {}): Promise<
-    Record<string, AnyTensor>
-  > {
+  async run(
+    feeds: NamedTensors,
+    into: NamedTensors = {},
+  ): Promise<Record<string, AnyTensor>> {
     const values: Record<string, ort.Tensor> = {};
     for (const info of this.inputs) {
       values[info.name] = this.#wrap(info, feeds[info.name], "feed");
@@ -153,7 +161,20 @@ export class Program {
  * Makes a program from nodes.
  *
  * @param outputs Nodes to compute, by output name
+ * @param options Where and how it runs, and values for parameters
  * @throws {Error} If the provider cannot run the graph
+ *
+ * @example
+ * ```ts
+ * import { grad, input, mul, sum, tensor } from "../core/mod.ts";
+ * import { compile } from "./mod.ts";
+ * const x = input("x", [3]);
+ * const [slope] = grad(sum(mul(x, x)), [x]);
+ * const program = await compile({ slope });
+ * const result = await program.run({ x: tensor([1, 2, 3]) });
+ * console.log(result.slope.data); // 2, 4, 6
+ * await program.release();
+ * ```
  */
 export async function compile(
   outputs: Readonly<Record<string, Node>>,
@@ -161,7 +182,8 @@ export async function compile(
 ): Promise<Program> {
   const { constants, provider = "cpu" } = options;
   const externalFile = "constants";
-  const model = exportModel(outputs, { constants, externalFile });
+  const block = await blockFor(provider);
+  const model = exportModel(outputs, { constants, externalFile, block });
   const session = await createSession(
     model.bytes,
     { ...options, provider },
@@ -178,13 +200,77 @@ export async function compile(
   );
 }
 
+/** Two programs made from one graph, see `compileStages()`. */
+export interface Stages {
+  /** From parameters to what `step` needs of them. */
+  readonly prepare: Program;
+  /** The rest: reads inputs, and outputs of `prepare`. */
+  readonly step: Program;
+}
+
+/**
+ * Makes two programs from a graph whose parameters change now and then: what
+ * depends on them alone, such as folding BatchNorm and packing weights, is
+ * computed once for many steps.
+ *
+ * @param outputs Nodes to compute, by output name
+ * @throws {Error} If the provider cannot run the graph
+ */
+export async function compileStages(
+  outputs: Readonly<Record<string, Node>>,
+  options: CompileOptions = {},
+): Promise<Stages> {
+  const { constants, provider = "cpu" } = options;
+  const block = await blockFor(provider);
+  const lowered = lower(Object.values(outputs), { constants, block });
+  const split = hoistParameters(lowered);
+  const names = Object.keys(outputs);
+  const rest = Object.fromEntries(names.map((name, i) => [
+    name,
+    split.outputs[i],
+  ]));
+  return {
+    prepare: await compile(split.prepared, options),
+    step: await compile(rest, options),
+  };
+}
+
+let block: Promise<number | undefined> | undefined;
+
+/** Channels in a block of the provider's own kernels, if it has them. */
+async function blockFor(provider: Provider): Promise<number | undefined> {
+  if (provider !== "cpu" || !("Deno" in globalThis)) return undefined;
+  return await (block ??= probeBlock());
+}
+
+/**
+ * Asks the CPU provider how it lays out blocked activations: 8 channels with
+ * AVX2, 16 with AVX-512, and not at all on some processors.
+ */
+async function probeBlock(): Promise<number | undefined> {
+  const x = input("x", PROBE_SHAPE);
+  const { bytes } = exportModel({ y: probeGraph(x) });
+  try {
+    const { Tensor } = await loadRuntime();
+    const session = await createSession(bytes, { provider: "cpu", threads: 1 });
+    // Each element's value is its channel.
+    const data = Float32Array.from({ length: 128 }, (_, i) => i >> 1);
+    const { y } = await session.run({ x: new Tensor(data, PROBE_SHAPE) });
+    await session.release();
+    const lane = (y.data as Float32Array).indexOf(0, 1);
+    return lane > 1 ? lane : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
 /** Loads a model for a provider; errors name the provider. */
 async function createSession(
   bytes: Uint8Array,
   options: CompileOptions & { readonly provider: Provider },
   externalData: { path: string; data: Uint8Array }[] = [],
 ): Promise<ort.InferenceSession> {
-  const { provider, threads, allowTf32, noFallback, profile } = options;
+  const { provider, threads, allowTf32, noFallback, lean, profile } = options;
   // cuBLAS and cuDNN read this when they load; the binding has no option.
   if (provider === "cuda") {
     Deno.env.set("NVIDIA_TF32_OVERRIDE", allowTf32 ? "1" : "0");
@@ -201,6 +287,7 @@ async function createSession(
       ...(noFallback && provider !== "cpu"
         ? { extra: { session: { disable_cpu_ep_fallback: "1" } } }
         : {}),
+      ...(lean ? { enableCpuMemArena: false, enableMemPattern: false } : {}),
       ...(profile ? { enableProfiling: true, profileFilePrefix: profile } : {}),
       logSeverityLevel: 4,
     });
@@ -235,7 +322,6 @@ function explain(provider: Provider, reason: string): string {
 
 /** An identity model, to ask a provider whether it runs at all. */
 async function probe(provider: Provider): Promise<void> {
-  const { input, neg } = await import("../core/mod.ts");
   const model = exportModel({ y: neg(input("x", [1])) });
   const session = await createSession(model.bytes, { provider });
   await session.release();
@@ -246,7 +332,9 @@ export type Device = Provider | "auto";
 
 /** A provider and why it was chosen. */
 export interface Choice {
+  /** Where to run. */
   readonly provider: Provider;
+  /** Why, as part of a sentence. */
   readonly reason: string;
 }
 

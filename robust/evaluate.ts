@@ -17,6 +17,7 @@ import {
 
 /** The attack that accuracy is measured under. */
 export interface EvaluationAttack extends PgdSettings {
+  /** How perturbations are measured. */
   readonly norm: Norm;
   /** Start at a random point of the ball. */
   readonly randomStart: boolean;
@@ -42,6 +43,7 @@ export interface EvaluateOptions {
 
 /** Result of `evaluate()`; fractions are 0 to 1. */
 export interface Evaluation {
+  /** Number of images evaluated. */
   readonly images: number;
   /** Fraction of clean images classified correctly. */
   readonly clean: number;
@@ -54,11 +56,17 @@ export interface Evaluation {
   /** Whether each image is classified correctly, in the split's order. */
   readonly perImage: {
     readonly clean: readonly boolean[];
+    /** Both clean and under every attack run. */
     readonly adversarial?: readonly boolean[];
   };
 }
 
-/** Largest logit of each row. */
+/**
+ * Class with the largest logit of each image.
+ *
+ * @param logits `[n, classes]`
+ * @returns Labels, `[n]`
+ */
 export function predictions(logits: Tensor): Uint32Array {
   const [n, classes] = logits.shape;
   return Uint32Array.from({ length: n }, (_, i) => {
@@ -70,8 +78,50 @@ export function predictions(logits: Tensor): Uint32Array {
 /**
  * Measures accuracy on a split, clean and under PGD on the cross-entropy.
  *
+ * @param network Network to measure
+ * @param split Images and labels; the labels index the network's classes
+ * @param options The attack, how many images, and how they run
  * @throws {RangeError} If the data set's labels do not fit the network, or a
  * setting of the attack is out of range
+ *
+ * @example
+ * ```ts
+ * import {
+ *   evaluate,
+ *   initializeModel,
+ *   type ModelSpec,
+ *   Network,
+ *   openDataset,
+ *   Random,
+ * } from "../mod.ts";
+ *
+ * const { classes, mean, std, splits, close } = await openDataset("shapes", {
+ *   splits: ["test"],
+ *   limit: 10,
+ * });
+ * const spec: ModelSpec = {
+ *   architecture: "resnet10",
+ *   form: "cifar",
+ *   width: 4,
+ *   classes: classes.length,
+ *   mean,
+ *   std,
+ * };
+ * // Untrained; `loadNetwork()` reads a trained one.
+ * const network = new Network(spec, initializeModel(spec, new Random(0)));
+ * const { clean, adversarial } = await evaluate(network, splits.test, {
+ *   attack: {
+ *     norm: "l2",
+ *     epsilon: 0.5,
+ *     stepSize: 0.1,
+ *     steps: 2,
+ *     randomStart: false,
+ *     restarts: 1,
+ *   },
+ * }); // fractions, 0 to 1
+ * await network.release();
+ * close();
+ * ```
  */
 export async function evaluate(
   network: Network,

@@ -20,7 +20,9 @@ const SHIPPED = new URL("../models/weights/", import.meta.url);
 
 /** A network and its card. */
 export interface LoadedNetwork {
+  /** Ready to run; release it after use. */
   readonly network: Network;
+  /** What it was trained on, and how. */
   readonly card: Card;
   /** File it was read from. */
   readonly path: string;
@@ -102,6 +104,8 @@ export async function findModel(source: string): Promise<string> {
  * Loads a network.
  *
  * @param source As for `findModel()`
+ * @param options Where it runs
+ * @throws {RangeError} If the source is a name that nothing has
  * @throws {SyntaxError} If the file is not a checkpoint, whole and unchanged
  * @throws {TypeError} If its tensors do not fit its card
  */

@@ -35,10 +35,21 @@ export const DEFAULT_BATCH_SIZE = 64;
  * A network with its weights, ready to run.
  *
  * @example
- * ```ts no-eval
- * import { loadNetwork } from "../mod.ts";
- * const network = await loadNetwork("runs/cifar-l2");
- * const { logits } = await network.predict(images);
+ * ```ts
+ * import { initializeModel, type ModelSpec, Network, Random } from "../mod.ts";
+ *
+ * const spec: ModelSpec = {
+ *   architecture: "resnet10",
+ *   form: "cifar",
+ *   width: 4,
+ *   classes: 10,
+ *   mean: [0.5, 0.5, 0.5],
+ *   std: [0.25, 0.25, 0.25],
+ * };
+ * const random = new Random(0);
+ * const network = new Network(spec, initializeModel(spec, random));
+ * const images = random.uniformTensor([2, 3, 32, 32]);
+ * const { logits } = await network.predict(images); // [2, 10]
  * await network.release();
  * ```
  */
@@ -52,6 +63,8 @@ export class Network {
   readonly #programs = new Map<string, Promise<Program>>();
 
   /**
+   * Checks the weights; programs are made when first needed.
+   *
    * @param spec Which network
    * @param parameters Its weights; tensors it does not know are ignored
    * @param options Where programs run
@@ -83,6 +96,7 @@ export class Network {
    *
    * @param key Names the program; equal keys must mean equal graphs
    * @param build Makes the nodes to compute, by output name
+   * @throws {Error} If the provider cannot run the graph
    */
   async program(
     key: string,
@@ -113,7 +127,10 @@ export class Network {
    * Representation and logits of images.
    *
    * @param images `[n, 3, h, w]` in [0, 1]
+   * @param options Images per run (default 64)
    * @returns Representation `[n, d]` and logits `[n, classes]`
+   * @throws {TypeError} If `images` has another shape
+   * @throws {RangeError} If the batch size is not an integer >= 1
    */
   async predict(
     images: Tensor,

@@ -72,6 +72,7 @@ function labelLoss(
  *
  * @param labels Label of each image, `[n]`
  * @param classes Number of classes
+ * @returns Objective with one loss per image, `[n]`
  * @throws {RangeError} If a label is not below `classes`
  */
 export function crossEntropyObjective(
@@ -89,6 +90,8 @@ export function crossEntropyObjective(
 /**
  * Labels as rows with a single 1.
  *
+ * @param labels Label of each image, `[n]`
+ * @param classes Number of classes
  * @returns `[n, classes]`
  * @throws {RangeError} If a label is not below `classes`
  */
@@ -143,6 +146,7 @@ function coordinateValue(
  *
  * @param coordinates Coordinate of each image, `[n]`
  * @param size Length of a representation
+ * @returns Objective with one value per image, `[n]`
  * @throws {RangeError} If a coordinate is not below `size`
  */
 export function coordinateObjective(

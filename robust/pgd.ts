@@ -153,6 +153,8 @@ const RESERVED = ["images", "center", "epsilon", "stepSize", "noise"];
  * @param feeds Shapes of the objective's feeds
  * @returns `next` images and the `losses` of the images before the step;
  * inputs are `images`, `center`, `epsilon`, signed `stepSize` and the feeds
+ * @throws {RangeError} If a feed has the name of another input
+ * @throws {TypeError} If the objective does not give one value per image
  */
 export function pgdStep(
   spec: ModelSpec,
@@ -277,15 +279,37 @@ function lossId(loss: Objective["loss"]): number {
  * @throws {TypeError} If shapes do not fit
  *
  * @example
- * ```ts no-eval
- * import { matchRepresentation, optimizeInput } from "../mod.ts";
+ * ```ts
+ * import {
+ *   initializeModel,
+ *   matchRepresentation,
+ *   type ModelSpec,
+ *   Network,
+ *   optimizeInput,
+ *   Random,
+ * } from "../mod.ts";
+ *
+ * const spec: ModelSpec = {
+ *   architecture: "resnet10",
+ *   form: "cifar",
+ *   width: 4,
+ *   classes: 10,
+ *   mean: [0.5, 0.5, 0.5],
+ *   std: [0.25, 0.25, 0.25],
+ * };
+ * const random = new Random(0);
+ * // Untrained; `loadNetwork()` reads a trained one.
+ * const network = new Network(spec, initializeModel(spec, random));
+ * const target = random.uniformTensor([1, 3, 32, 32]);
  * const { representation } = await network.predict(target);
- * const inverted = await optimizeInput(network, noise, {
+ * const noise = random.uniformTensor(target.shape);
+ * const { images, losses } = await optimizeInput(network, noise, {
  *   objective: matchRepresentation(representation),
  *   epsilon: 1000,
  *   stepSize: 0.1,
- *   steps: 500,
+ *   steps: 10,
  * });
+ * await network.release();
  * ```
  */
 export async function optimizeInput(

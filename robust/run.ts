@@ -28,6 +28,7 @@ export const RUN_SCHEMA_VERSION = 1;
 export interface RunWeights {
   /** What it was used for, such as "robust" or "standard". */
   readonly role: string;
+  /** Path of its file. */
   readonly path: string;
   /** `weightsHash()` of its parameters. */
   readonly sha256: string;
@@ -37,7 +38,9 @@ export interface RunWeights {
 export interface RunFile {
   /** Relative to the run's folder, with forward slashes. */
   readonly path: string;
+  /** What it is: a tile is one image of a figure. */
   readonly kind: "figure" | "tile" | "checkpoint" | "data";
+  /** What a page may print beside it. */
   readonly label?: string;
   /** SHA-256 of the file's bytes. */
   readonly sha256?: string;
@@ -45,7 +48,9 @@ export interface RunFile {
 
 /** What a script did; stored as `run.json` in the run's folder. */
 export interface Run {
+  /** Version of this record, at most {@linkcode RUN_SCHEMA_VERSION}. */
   readonly schemaVersion: number;
+  /** Tells runs apart. */
   readonly id: string;
   /** Name of the script, such as "invert". */
   readonly command: string;
@@ -53,6 +58,7 @@ export interface Run {
   readonly argv?: readonly string[];
   /** Every flag's value, defaults included. */
   readonly flags: JsonObject;
+  /** Seed of all that was random. */
   readonly seed: number;
   /** Execution provider: "cpu", "webgpu" or "cuda". */
   readonly provider: string;
@@ -60,11 +66,13 @@ export interface Run {
   readonly versions: Readonly<Record<string, string>>;
   /** Commit of the code; `null` if unknown. */
   readonly commit?: string | null;
+  /** Checkpoints it used or made. */
   readonly weights: readonly RunWeights[];
   /** Results. JSON has no NaN or infinity: they are stored as `null`. */
   readonly metrics: JsonObject;
   /** Results over time, oldest first, such as one object per epoch. */
   readonly history?: readonly JsonObject[];
+  /** Files it wrote, the record itself left out. */
   readonly files: readonly RunFile[];
   /** ISO 8601 time. */
   readonly startedAt: string;

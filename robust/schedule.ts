@@ -25,6 +25,7 @@ const PEAK = 0.4;
  * @param peak The largest learning rate
  * @param epoch Epochs done, fractional within an epoch
  * @param epochs Epochs in all
+ * @returns Learning rate, 0 to `peak`
  */
 export function learningRateAt(
   schedule: Schedule,
@@ -48,6 +49,7 @@ export function learningRateAt(
  *
  * @param epoch Epochs done, fractional within an epoch
  * @param warmup Epochs until the full value; 0 starts with it
+ * @returns Fraction, 0 to 1
  */
 export function warmupAt(epoch: number, warmup: number): number {
   return warmup > 0 ? Math.min(1, epoch / warmup) : 1;

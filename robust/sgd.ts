@@ -15,7 +15,9 @@ export interface SgdSettings {
 
 /** A parameter and its velocity after a step. */
 export interface SgdUpdate {
+  /** New value, of the parameter's shape. */
   readonly parameter: Node;
+  /** New velocity, of the parameter's shape. */
   readonly velocity: Node;
 }
 
@@ -27,6 +29,7 @@ export interface SgdUpdate {
  * @param gradient Shape of the parameter
  * @param velocity Shape of the parameter; zeros before the first step
  * @param learningRate Scalar
+ * @param settings Momentum and weight decay
  */
 export function sgd(
   parameter: Node,

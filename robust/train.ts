@@ -31,7 +31,12 @@ import {
   modelParameters,
   type ModelSpec,
 } from "../models/mod.ts";
-import { compile, type Program } from "../onnx/mod.ts";
+import {
+  compile,
+  compileStages,
+  type Program,
+  type Stages,
+} from "../onnx/mod.ts";
 import type { Norm } from "./ball.ts";
 import { Network, type RunOptions } from "./network.ts";
 import { crossEntropyObjective, oneHot } from "./objectives.ts";
@@ -49,6 +54,7 @@ import { sgd } from "./sgd.ts";
 
 /** The attack that training defends against. */
 export interface TrainingAttack extends PgdSettings {
+  /** How perturbations are measured. */
   readonly norm: Exclude<Norm, "unconstrained">;
   /** Start at a random point of the ball (paper: yes; reference code: no). */
   readonly randomStart: boolean;
@@ -56,13 +62,17 @@ export interface TrainingAttack extends PgdSettings {
 
 /** Settings of training: everything that its result depends on. */
 export interface TrainSettings {
+  /** Which network. */
   readonly spec: ModelSpec;
   /** Null trains on clean images. */
   readonly attack: TrainingAttack | null;
+  /** Passes over the data. */
   readonly epochs: number;
+  /** Images per step; what does not fill a batch is left out. */
   readonly batchSize: number;
   /** Largest learning rate. */
   readonly learningRate: number;
+  /** How the learning rate changes. */
   readonly schedule: Schedule;
   /** Fraction of the previous velocity that is kept. */
   readonly momentum: number;
@@ -74,6 +84,7 @@ export interface TrainSettings {
   readonly ema: number;
   /** Of images: see `batches()`. */
   readonly augmentation: "none" | "standard" | "reference";
+  /** Of initial weights, order, augmentation and random starts. */
   readonly seed: number;
 }
 
@@ -95,6 +106,7 @@ export interface EpochRecord {
 
 /** Everything that resuming needs: with it, training ends in the same bits. */
 export interface TrainState {
+  /** Weights and running statistics by torchvision's names. */
   readonly parameters: NamedTensors;
   /** Velocity of each trainable parameter. */
   readonly velocity: NamedTensors;
@@ -106,19 +118,26 @@ export interface TrainState {
   readonly step: number;
   /** Sums over those steps. */
   readonly sums: {
+    /** Of the batches' mean losses times their sizes. */
     readonly loss: number;
+    /** Images classified correctly. */
     readonly correct: number;
+    /** Images seen. */
     readonly images: number;
+    /** Time spent training. */
     readonly seconds: number;
   };
+  /** Epochs done, oldest first. */
   readonly history: readonly EpochRecord[];
 }
 
 /** What `onStep` receives. */
 export interface TrainStep {
+  /** Epochs done before this one. */
   readonly epoch: number;
   /** Steps done of the epoch. */
   readonly step: number;
+  /** Steps that an epoch has. */
   readonly stepsPerEpoch: number;
   /** Mean loss of the batch. */
   readonly loss: number;
@@ -145,13 +164,17 @@ export interface TrainOptions extends RunOptions {
    * stopped: saves the state.
    */
   readonly onCheckpoint?: (state: TrainState) => Promise<void>;
-  /** Default 60. */
+  /** Least seconds between two saves (default 60). */
   readonly checkpointSeconds?: number;
   /** Stops after the step under way, saves, and rejects with its reason. */
   readonly signal?: AbortSignal;
 }
 
-/** @throws {RangeError} If a setting is out of range */
+/**
+ * Checks settings before anything is built from them.
+ *
+ * @throws {RangeError} If a setting is out of range
+ */
 export function checkTrainSettings(settings: TrainSettings): void {
   const { attack, epochs, batchSize } = settings;
   if (attack) checkPgd(attack);
@@ -178,7 +201,11 @@ export function checkTrainSettings(settings: TrainSettings): void {
 
 const NO_SUMS = { loss: 0, correct: 0, images: 0, seconds: 0 } as const;
 
-/** State before the first step. */
+/**
+ * State before the first step.
+ *
+ * @throws {RangeError} If the architecture is unknown or a size is not >= 1
+ */
 export function initialState(settings: TrainSettings): TrainState {
   const { spec, seed, ema } = settings;
   const parameters = initializeModel(spec, new Random(seed));
@@ -211,6 +238,7 @@ export function stateParameters(state: TrainState): NamedTensors {
  *
  * @param settings What is trained, and how
  * @param split Training images
+ * @param options Where it runs, what it reports and where it continues
  * @returns The last state
  * @throws {RangeError} If a setting is out of range, the images do not fill a
  * batch, or the loss is no longer a number
@@ -409,7 +437,9 @@ interface StepOptions {
 class Trainer {
   readonly #settings: TrainSettings;
   readonly #update: Program;
-  readonly #attack: Program | null;
+  readonly #attack: Stages | null;
+  /** What the attack needs of the parameters, written anew at each step. */
+  readonly #prepared: Record<string, AnyTensor>;
   readonly #start: Program | null;
   /** Parameters, velocities and averages by the graph's names. */
   #values: Record<string, AnyTensor>;
@@ -418,11 +448,12 @@ class Trainer {
 
   private constructor(
     settings: TrainSettings,
-    programs: readonly [Program, Program | null, Program | null],
+    programs: readonly [Program, Stages | null, Program | null],
     state: TrainState,
   ) {
     this.#settings = settings;
     [this.#update, this.#attack, this.#start] = programs;
+    this.#prepared = this.#attack?.prepare.allocateOutputs() ?? {};
     const values = {
       ...state.parameters,
       ...renamed(state.velocity, (name) => VELOCITY + name),
@@ -441,7 +472,7 @@ class Trainer {
     state: TrainState,
     { provider, threads }: RunOptions,
   ): Promise<Trainer> {
-    const options = { provider, threads };
+    const options = { provider, threads, lean: true };
     const { attack, spec } = settings;
     const update = await compile(trainingStep(settings, shape), options);
     if (!attack) return new Trainer(settings, [update, null, null], state);
@@ -452,11 +483,12 @@ class Trainer {
       feeds: { labels: [shape[0], spec.classes] },
       fakeRelu: false,
     });
-    const step = await compile({ next, losses }, options);
+    // The same parameters serve all steps of an attack.
+    const stages = await compileStages({ next, losses }, options);
     const start = attack.randomStart
       ? await compile({ images: randomStart(shape, attack.norm) }, options)
       : null;
-    return new Trainer(settings, [update, step, start], state);
+    return new Trainer(settings, [update, stages, start], state);
   }
 
   /** Attacks a batch and takes one step of SGD on it. */
@@ -497,15 +529,17 @@ class Trainer {
       const feeds = { center: images, noise, epsilon };
       start = (await this.#start.run(feeds)).images as Tensor;
     }
+    const { prepare, step } = this.#attack!;
     const feeds = {
       ...this.#values,
+      ...await prepare.run(this.#values, this.#prepared),
       images: start,
       center: images,
       labels,
       epsilon,
       stepSize: scalar(attack.stepSize * warmup),
     };
-    return await iterate(this.#attack!, feeds, attack.steps);
+    return await iterate(step, feeds, attack.steps);
   }
 
   /** Parameters, velocities and averages, copied. */
@@ -528,7 +562,8 @@ class Trainer {
 
   async release(): Promise<void> {
     await this.#update.release();
-    await this.#attack?.release();
+    await this.#attack?.prepare.release();
+    await this.#attack?.step.release();
     await this.#start?.release();
   }
 }

@@ -18,15 +18,21 @@ const SCHEMA_VERSION = 1;
 
 /** A state and what it is a state of. */
 export interface SavedTraining {
+  /** How it was trained. */
   readonly settings: TrainSettings;
   /** What the images were: resuming needs the same. */
   readonly data: JsonObject;
+  /** Where training is. */
   readonly state: TrainState;
 }
 
 const GROUPS = ["parameters", "velocity", "average"] as const;
 
-/** Writes a state as a safetensors file. */
+/**
+ * Writes a state as a safetensors file.
+ *
+ * @returns The bytes of the file
+ */
 export async function encodeTraining(
   { settings, data, state }: SavedTraining,
 ): Promise<Uint8Array<ArrayBuffer>> {

@@ -418,7 +418,10 @@ function orList(words: readonly string[]): string {
     : `${words.slice(0, -1).join(", ")} or ${words.at(-1)}`;
 }
 
-/** The word fewest edits away, if it is near enough to be a typo. */
+/**
+ * The word fewest edits away, if it is near enough to be a typo, else the one
+ * that begins with what was given.
+ */
 function nearest(word: string, words: readonly string[]): string | undefined {
   let best: string | undefined;
   let bestDistance = Math.max(1, Math.floor(word.length / 3)) + 1;
@@ -426,19 +429,24 @@ function nearest(word: string, words: readonly string[]): string | undefined {
     const distance = editDistance(word.toLowerCase(), candidate.toLowerCase());
     if (distance < bestDistance) [best, bestDistance] = [candidate, distance];
   }
-  return best;
+  if (best !== undefined || word.length < 3) return best;
+  const longer = words.filter((candidate) => candidate.startsWith(word));
+  return longer.length === 1 ? longer[0] : undefined;
 }
 
-/** Levenshtein distance. */
+/** Levenshtein distance; swapping two neighbours counts as one edit, too. */
 function editDistance(a: string, b: string): number {
+  let before: number[] = [];
   let row = Array.from({ length: b.length + 1 }, (_, j) => j);
   for (let i = 1; i <= a.length; i++) {
     const next = [i];
     for (let j = 1; j <= b.length; j++) {
-      const swap = row[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(Math.min(swap, row[j] + 1, next[j - 1] + 1));
+      const change = row[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1);
+      const isSwap = a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1];
+      const swap = i > 1 && j > 1 && isSwap ? before[j - 2] + 1 : Infinity;
+      next.push(Math.min(change, swap, row[j] + 1, next[j - 1] + 1));
     }
-    row = next;
+    [before, row] = [row, next];
   }
   return row[b.length];
 }

@@ -77,6 +77,7 @@ export async function openModel(
       throw new SyntaxError(
         `${error.message}; pass the folder of a training run or its ` +
           `${MODEL_FILE}, whole`,
+        { cause: error },
       );
     }
     throw usageOf(error);
@@ -116,6 +117,7 @@ export async function openData<S extends SplitName>(
     if (error instanceof Deno.errors.NotFound && data !== undefined) {
       throw new Deno.errors.NotFound(
         `${error.message}; pass --data with the folder of ${name}`,
+        { cause: error },
       );
     }
     throw usageOf(error);

@@ -5,7 +5,8 @@
  * The folder of --out holds the network (model.safetensors), the state that
  * --resume continues from (training.safetensors) and the record (run.json),
  * each replaced whole about once a minute: stop with Ctrl-C, or even kill it,
- * and continue with --resume to end in the same weights.
+ * and continue with --resume to end in the same weights. With --resume and
+ * all flags, a folder without a run starts one.
  *
  *   deno task train --out runs/shapes-l2 --epsilon 0.5
  *   deno task train --dataset cifar10 --data data --width 32 --epsilon 0.5 \
@@ -34,10 +35,12 @@ import {
   type EpochRecord,
   evaluate,
   type EvaluationAttack,
+  formatRun,
   type JsonObject,
   MODEL_FILE,
   type Network,
-  openDataset,
+  type Provider,
+  readCheckpoint,
   type Run,
   type SavedTraining,
   type SplitName,
@@ -47,6 +50,7 @@ import {
   type TrainSettings,
   type TrainState,
   weightsHash,
+  writeFileAtomic,
 } from "../mod.ts";
 import {
   COMMON_FLAGS,
@@ -59,11 +63,13 @@ import {
   UsageError,
 } from "./_cli.ts";
 import {
-  datasetProgress,
   normOf,
+  openData,
   openDevice,
   percent,
+  quoted,
   Recorder,
+  usageOf,
   versions,
 } from "./_run.ts";
 
@@ -284,14 +290,57 @@ function dataOf(flags: Flags, dataset: Dataset): JsonObject {
   };
 }
 
-/** The state in the folder, checked against the flags given with --resume. */
-async function readState(flags: Flags): Promise<SavedTraining | null> {
-  const path = `${flags.out}/${STATE_FILE}`;
+/** The state in the folder, if there is one. */
+async function readState(folder: string): Promise<SavedTraining | null> {
+  const path = `${folder}/${STATE_FILE}`;
   const bytes = await Deno.readFile(path).catch((error) => {
     if (error instanceof Deno.errors.NotFound) return null;
     throw error;
   });
-  return bytes ? decodeTraining(bytes, path) : null;
+  if (!bytes) return null;
+  try {
+    return await decodeTraining(bytes, path);
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+    throw new SyntaxError(`${error.message}; train into another --out`, {
+      cause: error,
+    });
+  }
+}
+
+/** @throws {Error} If a state is not one of this training */
+function checkSaved(
+  out: string,
+  saved: SavedTraining,
+  { settings, data }: Pick<SavedTraining, "settings" | "data">,
+): void {
+  const show = ({ images, dataset, size }: JsonObject) =>
+    `${images} images of ${dataset} (${size} x ${size})`;
+  if (JSON.stringify(saved.data) !== JSON.stringify(data)) {
+    throw new Error(
+      `Cannot resume "${out}": it was trained on ${show(saved.data)}, found ` +
+        `${show(data)}; pass the same data, or train into another --out`,
+    );
+  }
+  if (JSON.stringify(saved.settings) !== JSON.stringify(settings)) {
+    throw new Error(
+      `Cannot resume "${out}": its ${STATE_FILE} was made with other ` +
+        `settings; pass the flags it was started with, or another --out`,
+    );
+  }
+}
+
+/** Whether a run has all its epochs, and its network is whole. */
+async function isFinished({ folder, previous }: Recorder): Promise<boolean> {
+  if (!previous || previous.metrics.epoch !== previous.flags.epochs) {
+    return false;
+  }
+  try {
+    const { card } = await readCheckpoint(`${folder}/${MODEL_FILE}`);
+    return card.weightsSha256 === previous.weights[0]?.sha256;
+  } catch {
+    return false;
+  }
 }
 
 /**
@@ -385,18 +434,12 @@ function evaluationAttack(flags: Flags): EvaluationAttack {
 /** Opens the images; a missing test split only costs the evaluation. */
 async function openImages(
   flags: Flags,
-  { signal, progress, note }: ScriptContext,
+  context: ScriptContext,
 ): Promise<Dataset> {
+  const { signal, note } = context;
+  const { data, limit, size } = flags;
   const open = (splits: SplitName[]) =>
-    openDataset(flags.dataset, {
-      data: flags.data,
-      splits,
-      limit: flags.limit,
-      size: flags.size,
-      signal,
-      onWarning: note,
-      ...datasetProgress(progress),
-    });
+    openData(flags.dataset, { data, splits, limit, size }, context);
   if (flags.evalImages === 0) return await open(["train"]);
   try {
     return await open(["train", "test"]);
@@ -410,43 +453,102 @@ async function openImages(
 
 /** Trains a network; the work of this script. */
 export async function main(
-  flagsGiven: Flags,
+  given: Flags,
   context: ScriptContext,
 ): Promise<void> {
-  const { args, signal, progress, note, print } = context;
-  const { out, resume } = flagsGiven;
-  const recorder = await Recorder.open("train", flagsGiven, out, {
+  const { args, signal, note, print } = context;
+  const { resume } = given;
+  const recorder = await Recorder.open("train", given, given.out, {
     args,
     resume,
   });
-  const saved = resume ? await readState(flagsGiven) : null;
-  if (resume && !recorder.previous) {
-    note(`Starting anew: "${out}" holds no run to resume`);
-  }
-  const flags = recorder.previous
-    ? resumedFlags(flagsGiven, recorder.previous, args)
-    : flagsGiven;
+  const { previous } = recorder;
+  const out = recorder.folder!;
+  const saved = resume ? await readState(out) : null;
+  const flags = previous ? resumedFlags(given, previous, args) : given;
   recorder.setFlags(flags);
+  if (await isFinished(recorder)) {
+    note(`Nothing to resume: "${out}" has all its epochs`);
+    if (flags.json) await writeFileAtomic(flags.json, formatRun(previous!));
+    print(`${out}/${MODEL_FILE}`);
+    return;
+  }
+  if (resume && !saved) noteStart(recorder, args, note);
   const device = await openDevice(flags, note);
-  const dataset = await openImages(flags, context);
-  const settings = settingsOf(flags, dataset);
-  checkTrainSettings(settings);
-  const data = dataOf(flags, dataset);
-  if (saved && JSON.stringify(saved.data) !== JSON.stringify(data)) {
+  if (!previous) {
+    // From here on --resume knows the flags.
+    const { provider } = device;
+    await recorder.write({ provider, metrics: { epoch: 0 } }, flags.json);
+  }
+  try {
+    await trainInto(recorder, flags, saved, device, context);
+  } catch (error) {
+    if (signal.aborted && (error as Error).name === "AbortError") {
+      throw new DOMException(
+        `${(error as Error).message}; continue with: deno task train ` +
+          `--resume --out ${quoted(out)}`,
+        "AbortError",
+      );
+    }
+    await recorder.discard();
+    throw error;
+  }
+  print(`${out}/${MODEL_FILE}`);
+}
+
+/** Says what --resume does without a state, if anything. */
+function noteStart(
+  { folder, previous }: Recorder,
+  args: readonly string[],
+  note: (text: string) => void,
+): void {
+  if (previous && previous.weights.length > 0) {
     throw new Error(
-      `Cannot resume "${out}": it was trained on ${
-        JSON.stringify(saved.data)
-      }, found ${JSON.stringify(data)}`,
+      `Cannot resume "${folder}": its ${STATE_FILE} is missing; train into ` +
+        `another --out`,
     );
   }
-  const known = await versions();
-  const command = `deno task train ${args.join(" ")}`;
+  const isSet = [...givenFlags(args, FLAGS)].some((name) => !FREE.has(name));
+  if (!previous && !isSet) {
+    // A mistyped folder would train with the defaults for days.
+    throw new Error(
+      `Cannot resume "${folder}": it holds no run; pass the flags to train ` +
+        `with, or another --out`,
+    );
+  }
+  note(
+    previous
+      ? `Starting from the beginning: "${folder}" was stopped before it saved`
+      : `Starting anew: "${folder}" holds no run to resume`,
+  );
+}
 
+async function trainInto(
+  recorder: Recorder,
+  flags: Flags,
+  saved: SavedTraining | null,
+  device: { readonly provider: Provider; readonly threads?: number },
+  context: ScriptContext,
+): Promise<void> {
+  const { signal, progress, note } = context;
+  const dataset = await openImages(flags, context);
+  const settings = settingsOf(flags, dataset);
+  try {
+    checkTrainSettings(settings);
+  } catch (error) {
+    throw usageOf(error);
+  }
+  const data = dataOf(flags, dataset);
+  if (saved) checkSaved(recorder.folder!, saved, { settings, data });
+  const known = await versions();
+  const command = `deno task train ${recorder.args.map(quoted).join(" ")}`;
+
+  let written: TrainState | null = null;
   const write = async (state: TrainState) => {
     const card = cardOf(settings, dataset, state, { versions: known, command });
     const tensors = stateParameters(state);
     const model = await encodeCheckpoint({ card, tensors });
-    const resumable = encodeTraining({ settings, data, state });
+    const resumable = await encodeTraining({ settings, data, state });
     await recorder.file(STATE_FILE, resumable, "data", "state for --resume");
     await recorder.file(MODEL_FILE, model, "checkpoint", "network");
     const sha256 = await weightsHash(tensors);
@@ -456,6 +558,7 @@ export async function main(
       metrics: { epoch: state.epoch, ...state.history.at(-1)?.metrics },
       history: state.history as unknown as JsonObject[],
     }, flags.json);
+    written = state;
   };
 
   const test = (dataset.splits as Partial<Dataset["splits"]>).test;
@@ -514,17 +617,11 @@ export async function main(
       onEpoch,
       onCheckpoint: write,
     });
-    // Resuming a finished run only rewrites its record.
-    await write(state);
-  } catch (error) {
-    if (signal.aborted) {
-      note(`Stopped; continue with: deno task train --resume --out ${out}`);
-    }
-    throw error;
+    // A run that ended between two of its files has nothing left to train.
+    if (!written) await write(state);
   } finally {
     dataset.close();
   }
-  print(`${out}/${MODEL_FILE}`);
 }
 
 if (import.meta.main) await runScript(import.meta, FLAGS, {}, main);

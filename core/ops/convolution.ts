@@ -90,7 +90,7 @@ const Conv = defineOp({
     const geometry = geometryOf(attributes);
     return [
       inputGradient(g, w, geometry, x.shape),
-      weightGradient(x, g, geometry),
+      apply(ConvWeightGradient, [x, g], attributesOf(geometry)),
       ...(bias ? [sum(g, [0, 2, 3])] : []),
     ];
   },
@@ -136,7 +136,7 @@ const ConvTranspose = defineOp({
     const { stride, padding } = geometry;
     return [
       conv2d(upstream, w, { stride, padding }),
-      weightGradient(upstream, g, geometry),
+      apply(ConvWeightGradient, [upstream, g], attributesOf(geometry)),
     ];
   },
 });
@@ -149,6 +149,7 @@ const ConvTranspose = defineOp({
  * @param w `[outputs, c, k, k]`
  * @param options Geometry of the convolution, and the height and width of `x`
  * @returns `[n, c, h, w]`
+ * @throws {TypeError} If the shapes do not fit
  */
 export function convTranspose2d(
   g: Node,
@@ -178,11 +179,43 @@ function inputGradient(
   const { kernel, stride, padding } = geometry;
   const fits = padding < kernel;
   if (fits && FORMULATIONS.inputGradientByConv(geometry, shape[1])) {
-    const flipped = flip(transpose(w, [1, 0, 2, 3]), [2, 3]);
-    return conv2d(g, flipped, { padding: kernel - 1 - padding });
+    const transposed = apply(TransposedKernel, [w]);
+    return conv2d(g, transposed, { padding: kernel - 1 - padding });
   }
   return convTranspose2d(g, w, { stride, padding, size: [shape[2], shape[3]] });
 }
+
+/** Type of the op that turns `[outputs, c, k, k]` into `[c, outputs, k, k]`,
+ * each kernel rotated by 180 degrees: weights of the input's gradient. */
+export const TRANSPOSED_KERNEL = "robust-reps.TransposedKernel";
+
+const TransposedKernel = defineOp({
+  type: TRANSPOSED_KERNEL,
+  shape: ([{ shape: [outputs, c, ...kernel] }]) => [c, outputs, ...kernel],
+  vjp: ({ upstream: g }) => [apply(TransposedKernel, [g])],
+  expand: ([w]) => flip(transpose(w, [1, 0, 2, 3]), [2, 3]),
+});
+
+/** Type of the op that computes the gradient of a convolution's weights. */
+export const CONV_WEIGHT_GRADIENT = "robust-reps.ConvWeightGradient";
+
+const ConvWeightGradient = defineOp({
+  type: CONV_WEIGHT_GRADIENT,
+  shape([x, g], attributes) {
+    const { kernel } = geometryOf(attributes);
+    return [g.shape[1], x.shape[1], kernel, kernel];
+  },
+  // Bilinear: each gradient is a convolution with the other factor.
+  vjp({ inputs: [x, g], attributes, upstream }) {
+    const geometry = geometryOf(attributes);
+    const { stride, padding } = geometry;
+    return [
+      inputGradient(g, upstream, geometry, x.shape),
+      conv2d(x, upstream, { stride, padding }),
+    ];
+  },
+  expand: ([x, g], attributes) => weightGradient(x, g, geometryOf(attributes)),
+});
 
 /**
  * Gradient of a convolution's weights.

@@ -22,7 +22,11 @@ const Add = defineOp({
   vjp: ({ upstream: g }) => [g, g],
 });
 
-/** Sum of two broadcastable tensors. */
+/**
+ * Sum of two broadcastable tensors.
+ *
+ * @throws {TypeError} If the shapes cannot be broadcast
+ */
 export function add(a: Operand, b: Operand): Node {
   return apply(Add, [toNode(a), toNode(b)]);
 }
@@ -33,7 +37,11 @@ const Sub = defineOp({
   vjp: ({ upstream: g }) => [g, neg(g)],
 });
 
-/** Difference of two broadcastable tensors. */
+/**
+ * Difference of two broadcastable tensors.
+ *
+ * @throws {TypeError} If the shapes cannot be broadcast
+ */
 export function sub(a: Operand, b: Operand): Node {
   return apply(Sub, [toNode(a), toNode(b)]);
 }
@@ -44,7 +52,11 @@ const Mul = defineOp({
   vjp: ({ inputs: [a, b], upstream: g }) => [mul(g, b), mul(g, a)],
 });
 
-/** Elementwise product of two broadcastable tensors. */
+/**
+ * Elementwise product of two broadcastable tensors.
+ *
+ * @throws {TypeError} If the shapes cannot be broadcast
+ */
 export function mul(a: Operand, b: Operand): Node {
   return apply(Mul, [toNode(a), toNode(b)]);
 }
@@ -58,7 +70,11 @@ const Div = defineOp({
   ],
 });
 
-/** Quotient of two broadcastable tensors. */
+/**
+ * Quotient of two broadcastable tensors.
+ *
+ * @throws {TypeError} If the shapes cannot be broadcast
+ */
 export function div(a: Operand, b: Operand): Node {
   return apply(Div, [toNode(a), toNode(b)]);
 }
@@ -206,7 +222,11 @@ const Max = defineOp({
   vjp: toWinner((a, b) => greater(a, b)),
 });
 
-/** Larger of two broadcastable tensors; a tie halves the gradient. */
+/**
+ * Larger of two broadcastable tensors; a tie halves the gradient.
+ *
+ * @throws {TypeError} If the shapes cannot be broadcast
+ */
 export function maximum(a: Operand, b: Operand): Node {
   return apply(Max, [toNode(a), toNode(b)]);
 }
@@ -217,7 +237,11 @@ const Min = defineOp({
   vjp: toWinner((a, b) => greater(b, a)),
 });
 
-/** Smaller of two broadcastable tensors; a tie halves the gradient. */
+/**
+ * Smaller of two broadcastable tensors; a tie halves the gradient.
+ *
+ * @throws {TypeError} If the shapes cannot be broadcast
+ */
 export function minimum(a: Operand, b: Operand): Node {
   return apply(Min, [toNode(a), toNode(b)]);
 }
@@ -249,14 +273,22 @@ const bool = () => "bool" as const;
 
 const Greater = defineOp({ type: "Greater", shape: broadcasting, dtype: bool });
 
-/** Where a > b, as bool. */
+/**
+ * Where a > b, as bool.
+ *
+ * @throws {TypeError} If the shapes cannot be broadcast
+ */
 export function greater(a: Operand, b: Operand): Node {
   return apply(Greater, [toNode(a), toNode(b)]);
 }
 
 const Equal = defineOp({ type: "Equal", shape: broadcasting, dtype: bool });
 
-/** Where a = b, as bool. */
+/**
+ * Where a = b, as bool.
+ *
+ * @throws {TypeError} If the shapes cannot be broadcast
+ */
 export function equal(a: Operand, b: Operand): Node {
   return apply(Equal, [toNode(a), toNode(b)]);
 }
@@ -284,7 +316,11 @@ const Where = defineOp({
   ],
 });
 
-/** `a` where the condition holds, else `b`. */
+/**
+ * `a` where the condition holds, else `b`.
+ *
+ * @throws {TypeError} If the shapes cannot be broadcast
+ */
 export function where(condition: Node, a: Operand, b: Operand): Node {
   return apply(Where, [condition, toNode(a), toNode(b)]);
 }

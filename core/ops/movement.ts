@@ -102,8 +102,11 @@ const Slice = defineOp({
 
 /** One axis of a slice: from `start` up to but without `end`. */
 export interface SliceAxis {
+  /** Which axis; negative ones count from the end. */
   readonly axis: number;
+  /** First element taken, >= 0. */
   readonly start: number;
+  /** Element behind the last one taken, at most the axis's size. */
   readonly end: number;
   /** Distance between taken elements, at least 1 (default 1). */
   readonly step?: number;
@@ -112,6 +115,8 @@ export interface SliceAxis {
 /**
  * Takes a regular part of a tensor.
  *
+ * @param x Any tensor
+ * @param parts Axes to shorten; the others stay whole
  * @throws {RangeError} If a part is empty or not inside the tensor
  */
 export function slice(x: Node, parts: readonly SliceAxis[]): Node {
@@ -138,7 +143,11 @@ export function slice(x: Node, parts: readonly SliceAxis[]): Node {
   ]);
 }
 
-/** Reverses the order along axes. */
+/**
+ * Reverses the order along axes.
+ *
+ * @throws {RangeError} If an axis is out of range or named twice
+ */
 export function flip(x: Node, axes: readonly number[]): Node {
   const flipped = checkAxes(axes, x.shape.length)
     .filter((axis) => x.shape[axis] > 1);
@@ -240,6 +249,8 @@ const Concat = defineOp({
 /**
  * Joins tensors along an axis.
  *
+ * @param parts At least one, equal in the sizes of all other axes
+ * @param axis Which axis; negative ones count from the end
  * @throws {TypeError} If the other sizes differ
  */
 export function concat(parts: readonly Node[], axis: number): Node {
@@ -328,6 +339,7 @@ const Gather = defineOp({
  * @param x Any tensor
  * @param indices int64 node
  * @param axis Axis of `x` that is replaced by the axes of `indices`
+ * @throws {RangeError} If the axis is out of range
  */
 export function gather(x: Node, indices: Node, axis: number): Node {
   const [along] = checkAxes([axis], x.shape.length);

@@ -40,7 +40,11 @@ const ReduceSum = defineOp({
   },
 });
 
-/** Sum over axes (all if left out). */
+/**
+ * Sum over axes (all if left out).
+ *
+ * @throws {RangeError} If an axis is out of range or named twice
+ */
 export function sum(
   x: Node,
   axes: readonly number[] = x.shape.map((_, axis) => axis),
@@ -65,7 +69,11 @@ const ReduceMean = defineOp({
   },
 });
 
-/** Mean over axes (all if left out). */
+/**
+ * Mean over axes (all if left out).
+ *
+ * @throws {RangeError} If an axis is out of range or named twice
+ */
 export function mean(
   x: Node,
   axes: readonly number[] = x.shape.map((_, axis) => axis),
@@ -90,7 +98,11 @@ const ReduceMax = defineOp({
   },
 });
 
-/** Maximum over axes (all if left out); ties share the gradient. */
+/**
+ * Maximum over axes (all if left out); ties share the gradient.
+ *
+ * @throws {RangeError} If an axis is out of range or named twice
+ */
 export function max(
   x: Node,
   axes: readonly number[] = x.shape.map((_, axis) => axis),
@@ -113,7 +125,11 @@ const ArgMax = defineOp({
   dtype: () => "int64",
 });
 
-/** Index of the first maximum along an axis, as int64. */
+/**
+ * Index of the first maximum along an axis, as int64; no gradient.
+ *
+ * @throws {RangeError} If the axis is out of range
+ */
 export function argMax(x: Node, axis: number): Node {
   const [along] = checkAxes([axis], x.shape.length);
   return apply(ArgMax, [x], { axis: { int: along }, keepdims: { int: 0 } });

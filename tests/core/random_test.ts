@@ -4,7 +4,7 @@ import {
   assertNotEquals,
   assertThrows,
 } from "@std/assert";
-import { philox, Random } from "../../core/mod.ts";
+import { philox, Random } from "../../core/random.ts";
 
 /** Counter, key, block: Random123's known answers for philox4x32-10. */
 const KNOWN_ANSWERS: readonly [number[], number[], number[]][] = [

@@ -1,17 +1,19 @@
 import { assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
 import {
   allocate,
-  broadcast,
-  broadcastAxes,
-  checkAxes,
   full,
-  reducedShape,
   rows,
   sizeOf,
   stack,
   tensor,
   tensorOf,
 } from "../../core/mod.ts";
+import {
+  broadcast,
+  broadcastAxes,
+  checkAxes,
+  reducedShape,
+} from "../../core/shape.ts";
 
 Deno.test("tensor() copies numbers and keeps a Float32Array", () => {
   const data = Float32Array.of(1, 2);
