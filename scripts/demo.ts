@@ -99,8 +99,8 @@ async function main(
     ...TRAINING,
     ...limit,
     ...epochs(5),
-    ...["--epsilon", `${EPSILON}`, "--attack-steps", "3"],
-    ...["--step-size", "0.25", "--epsilon-warmup", "1"],
+    ...["--epsilon", `${EPSILON}`, "--attack-steps", "2"],
+    ...["--step-size", "0.3", "--epsilon-warmup", "2"],
   ]);
   const models = { standard: `${out}/standard`, robust: `${out}/robust` };
   const accuracies: Record<string, JsonObject> = {};

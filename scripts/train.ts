@@ -437,15 +437,22 @@ async function openImages(
   context: ScriptContext,
 ): Promise<Dataset> {
   const { signal, note } = context;
-  const { data, limit, size } = flags;
-  const open = (splits: SplitName[]) =>
-    openData(flags.dataset, { data, splits, limit, size }, context);
-  if (flags.evalImages === 0) return await open(["train"]);
+  const { data, limit, size, evalImages } = flags;
+  const open = (split: SplitName, count: number | undefined) =>
+    openData(
+      flags.dataset,
+      { data, splits: [split], limit: count, size },
+      context,
+    );
+  const dataset = await open("train", limit);
+  if (evalImages === 0) return dataset;
   try {
-    return await open(["train", "test"]);
+    // Limited when opened: then all classes are among the images.
+    const count = Math.min(limit ?? evalImages, evalImages);
+    const { splits } = await open("test", count);
+    return { ...dataset, splits: { ...dataset.splits, test: splits.test } };
   } catch (error) {
     signal.throwIfAborted();
-    const dataset = await open(["train"]);
     note(`Training without evaluation: ${(error as Error).message}`);
     return dataset;
   }
