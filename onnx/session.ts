@@ -44,6 +44,12 @@ export interface CompileOptions {
   readonly profile?: string;
 }
 
+/**
+ * Whether `InferenceSession.run()` writes into the tensors it is given:
+ * onnxruntime-web returns those as they were, without what it computed.
+ */
+const WRITES_INTO_TENSORS = "Deno" in globalThis;
+
 /** The functions of ONNX Runtime that both packages share. */
 type Runtime = Pick<typeof ort, "InferenceSession" | "Tensor" | "env">;
 
@@ -111,14 +117,18 @@ export class Program {
     }
     const fetches: Record<string, ort.Tensor | null> = {};
     for (const info of this.outputs) {
-      fetches[info.name] = info.name in into
+      const given = info.name in into
         ? this.#wrap(info, into[info.name], "write")
         : null;
+      fetches[info.name] = WRITES_INTO_TENSORS ? given : null;
     }
     const results = await this.#session.run(values, fetches);
     return Object.fromEntries(this.outputs.map(({ name, dtype, shape }) => {
       const data = results[name].data as never;
-      return [name, into[name] ?? { dtype, shape, data }];
+      const target = into[name];
+      if (!target) return [name, { dtype, shape, data }];
+      if (!WRITES_INTO_TENSORS) target.data.set(data);
+      return [name, target];
     }));
   }
 

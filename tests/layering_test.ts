@@ -13,8 +13,14 @@ const ALLOWED: Record<string, readonly string[]> = {
   robust: ["core", "models", "onnx", "datasets"],
   scripts: ["."],
   bench: [".", "core", "models", "onnx", "datasets", "robust", "scripts"],
-  web: [".", "core", "models", "onnx", "datasets", "robust"],
 };
+
+/** Folders that hold no part of the program. */
+const OTHER = [
+  ...["tests", "jsr", "docs"],
+  // Not under version control.
+  ...["data", "results", "runs", "node_modules"],
+];
 
 /** Public entries of a folder: its mod.ts, and those that need a disk. */
 const ENTRIES = [
@@ -60,6 +66,15 @@ for (const [folder, allowed] of Object.entries(ALLOWED)) {
     assertEquals(wrong, []);
   });
 }
+
+Deno.test("every folder has its row", async () => {
+  const folders = await Array.fromAsync(Deno.readDir("."));
+  const unknown = folders
+    .filter(({ isDirectory, name }) => isDirectory && /^\w/.test(name))
+    .map(({ name }) => name)
+    .filter((name) => !(name in ALLOWED) && !OTHER.includes(name));
+  assertEquals(unknown, []);
+});
 
 Deno.test("core/ and models/mod.ts touch no disk, so browsers can load them", async () => {
   const wrong: string[] = [];

@@ -46,7 +46,9 @@ function prepare(): Promise<void> {
     await write("flipped.safetensors", flipped(model));
     await write("foreign.safetensors", encodeSafetensors({}, { a: "b" }));
     await write("unknown arch.safetensors", await withArchitecture(model));
+    // Two folders, as rows run side by side.
     await write("state only/training.safetensors", state);
+    await write("state kept/training.safetensors", state);
     await write("a file", "hello");
     await write("text.png", "hello");
     await write("half.png", (await pictureBytes()).subarray(0, 60));
@@ -275,7 +277,7 @@ const RESUME: readonly Row[] = [
     /it was trained on 64 images of shapes.*pass the same/,
   ],
   [
-    "--out state|only --limit 64",
+    "--out state|kept --limit 64",
     1,
     /made with other settings; pass the flags/,
   ],
