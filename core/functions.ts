@@ -140,7 +140,7 @@ export function batchNormTrain(
     const slope = mul(mul(scale, inverse), mul(dotG, -1 / count));
     const shift = mul(mul(scale, sumG), -1 / count);
     return [
-      add(add(mul(g, scale), mul(centered, slope)), shift),
+      add(mul(g, scale), add(mul(centered, slope), shift)),
       reshape(dotG, [c]),
       reshape(sumG, [c]),
     ];
