@@ -48,7 +48,7 @@ export interface Contestant {
 }
 
 /** Short steps are repeated until a turn has taken this long. */
-const TURN_MS = 300;
+const TURN_MS = 1200;
 
 /**
  * Starts a process that makes one timed step for each line it is sent, warms

@@ -10,6 +10,7 @@ export {
   OPSET,
   type ValueInfo,
 } from "./export.ts";
+export { allocateOverlaid } from "./memory.ts";
 export {
   type Choice,
   chooseProvider,

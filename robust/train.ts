@@ -32,6 +32,7 @@ import {
   type ModelSpec,
 } from "../models/mod.ts";
 import {
+  allocateOverlaid,
   compile,
   compileStages,
   type Program,
@@ -161,7 +162,8 @@ export interface TrainOptions extends RunOptions {
   ) => Promise<Readonly<Record<string, number>>>;
   /**
    * Called after each epoch, at most every `checkpointSeconds`, and when
-   * stopped: saves the state.
+   * stopped: saves the state. Its tensors are those that training goes on
+   * with: copy what is to outlive the promise.
    */
   readonly onCheckpoint?: (state: TrainState) => Promise<void>;
   /** Least seconds between two saves (default 60). */
@@ -224,7 +226,9 @@ export function initialState(settings: TrainSettings): TrainState {
 }
 
 /** The network that a state stands for: the average where there is one. */
-export function stateParameters(state: TrainState): NamedTensors {
+export function stateParameters(
+  state: Pick<TrainState, "parameters" | "average">,
+): NamedTensors {
   return Object.keys(state.average).length > 0
     ? state.average
     : state.parameters;
@@ -259,11 +263,13 @@ export async function train(
   }
   const { signal, checkpointSeconds = 60 } = options;
   const random = new Random(settings.seed);
-  const before = options.state ?? initialState(settings);
   const shape = [batchSize, ...split.imageShape];
-  const trainer = await Trainer.create(settings, shape, before, options);
-  const history = [...before.history];
-  let { epoch, step, sums } = before;
+  const { trainer, history, ...position } = await begin(
+    settings,
+    shape,
+    options,
+  );
+  let { epoch, step, sums } = position;
   const snapshot = (): TrainState => ({
     ...trainer.state(),
     epoch,
@@ -347,6 +353,21 @@ export async function train(
   }
 }
 
+/**
+ * Moves a state into a trainer. In a function of its own, so that a state made
+ * here does not take up memory during training.
+ */
+async function begin(
+  settings: TrainSettings,
+  shape: readonly number[],
+  options: TrainOptions,
+) {
+  const state = options.state ?? initialState(settings);
+  const trainer = await Trainer.create(settings, shape, state, options);
+  const { epoch, step, sums } = state;
+  return { trainer, epoch, step, sums, history: [...state.history] };
+}
+
 function isFinite(tensors: NamedTensors): boolean {
   return Object.values(tensors).every(({ data }) =>
     (data as Float32Array).every(Number.isFinite)
@@ -368,7 +389,7 @@ async function measured(
   { onEpoch, provider, threads }: TrainOptions,
 ): Promise<EpochRecord> {
   if (!onEpoch) return record;
-  const weights = stateParameters({ ...trainer.state() } as TrainState);
+  const weights = stateParameters(trainer.state());
   const network = new Network(spec, weights, { provider, threads });
   try {
     return { ...record, metrics: await onEpoch(network, record) };
@@ -433,18 +454,25 @@ interface StepOptions {
   readonly random: Random;
 }
 
+/** Memory for one set of parameters. */
+interface Slot {
+  /** Parameters, velocities and averages by the graph's names. */
+  readonly values: Record<string, AnyTensor>;
+  /**
+   * What an attack needs of the parameters: in the same memory, as a slot
+   * holds this only while it waits for the values of the next step.
+   */
+  readonly prepared: Record<string, AnyTensor>;
+}
+
 /** Programs and parameters of a training run. */
 class Trainer {
   readonly #settings: TrainSettings;
   readonly #update: Program;
   readonly #attack: Stages | null;
-  /** What the attack needs of the parameters, written anew at each step. */
-  readonly #prepared: Record<string, AnyTensor>;
   readonly #start: Program | null;
-  /** Parameters, velocities and averages by the graph's names. */
-  #values: Record<string, AnyTensor>;
-  /** Tensors that the next step writes into, by name of output. */
-  #spare: Record<string, AnyTensor>;
+  /** Parameters as they are, and where the next step writes them. */
+  #slots: readonly [current: Slot, next: Slot];
 
   private constructor(
     settings: TrainSettings,
@@ -453,17 +481,24 @@ class Trainer {
   ) {
     this.#settings = settings;
     [this.#update, this.#attack, this.#start] = programs;
-    this.#prepared = this.#attack?.prepare.allocateOutputs() ?? {};
+    const makeSlot = (): Slot => {
+      const next = this.#update.outputs.filter(({ name }) =>
+        name.startsWith(NEXT)
+      );
+      const prepared = this.#attack?.prepare.outputs ?? [];
+      const groups = allocateOverlaid(next, prepared);
+      const withoutNext = (name: string) => name.slice(NEXT.length);
+      return { values: renamed(groups[0], withoutNext), prepared: groups[1] };
+    };
+    this.#slots = [makeSlot(), makeSlot()];
     const values = {
       ...state.parameters,
       ...renamed(state.velocity, (name) => VELOCITY + name),
       ...renamed(state.average, (name) => AVERAGE + name),
     };
-    // Copies: steps write into these in turn.
-    this.#values = Object.fromEntries(
-      Object.entries(values).map(([name, value]) => [name, copyOf(value)]),
-    );
-    this.#spare = this.#update.allocateOutputs();
+    for (const [name, tensor] of Object.entries(this.#slots[0].values)) {
+      (tensor as Tensor).data.set((values[name] as Tensor).data);
+    }
   }
 
   static async create(
@@ -472,7 +507,7 @@ class Trainer {
     state: TrainState,
     { provider, threads }: RunOptions,
   ): Promise<Trainer> {
-    const options = { provider, threads, lean: true };
+    const options = { provider, threads };
     const { attack, spec } = settings;
     const update = await compile(trainingStep(settings, shape), options);
     if (!attack) return new Trainer(settings, [update, null, null], state);
@@ -499,16 +534,14 @@ class Trainer {
   ): Promise<{ loss: number; correct: number }> {
     const labels = oneHot(labelIndices, this.#settings.spec.classes);
     const attacked = await this.#perturb(images, labels, options);
-    const results = await this.#update.run({
-      ...this.#values,
+    const [current, next] = this.#slots;
+    const { loss, correct } = await this.#update.run({
+      ...current.values,
       images: attacked,
       labels,
       learningRate: scalar(options.learningRate),
-    }, this.#spare);
-    const { loss, correct, ...next } = results;
-    // What was read becomes what the next step writes into.
-    this.#spare = renamed(this.#values, (name) => NEXT + name);
-    this.#values = renamed(next, (name) => name.slice(NEXT.length));
+    }, renamed(next.values, (name) => NEXT + name));
+    this.#slots = [next, current];
     return {
       loss: (loss as Tensor).data[0],
       correct: (correct as Tensor).data[0],
@@ -530,9 +563,10 @@ class Trainer {
       start = (await this.#start.run(feeds)).images as Tensor;
     }
     const { prepare, step } = this.#attack!;
+    const [{ values }, { prepared }] = this.#slots;
     const feeds = {
-      ...this.#values,
-      ...await prepare.run(this.#values, this.#prepared),
+      ...values,
+      ...await prepare.run(values, prepared),
       images: start,
       center: images,
       labels,
@@ -542,17 +576,17 @@ class Trainer {
     return await iterate(step, feeds, attack.steps);
   }
 
-  /** Parameters, velocities and averages, copied. */
+  /** Parameters, velocities and averages: valid until the next step. */
   state(): Pick<TrainState, "parameters" | "velocity" | "average"> {
-    const part = (prefix: string): NamedTensors => {
-      const names = Object.keys(this.#values).filter((name) =>
-        prefix ? name.startsWith(prefix) : !name.includes(":")
+    const [{ values }] = this.#slots;
+    const part = (prefix: string): NamedTensors =>
+      Object.fromEntries(
+        Object.entries(values)
+          .filter(([name]) =>
+            prefix ? name.startsWith(prefix) : !name.includes(":")
+          )
+          .map(([name, value]) => [name.slice(prefix.length), value]),
       );
-      return Object.fromEntries(names.map((name) => [
-        name.slice(prefix.length),
-        copyOf(this.#values[name]),
-      ]));
-    };
     return {
       parameters: part(""),
       velocity: part(VELOCITY),
@@ -566,10 +600,6 @@ class Trainer {
     await this.#attack?.step.release();
     await this.#start?.release();
   }
-}
-
-function copyOf({ dtype, shape, data }: AnyTensor): AnyTensor {
-  return { dtype, shape, data: data.slice() } as AnyTensor;
 }
 
 function renamed(

@@ -234,7 +234,7 @@ async function stoppedAfter(
           if (++steps === count) controller.abort(new Error("stopped here"));
         },
         onCheckpoint: (state) => {
-          saved = state;
+          saved = structuredClone(state);
           return Promise.resolve();
         },
       }),
@@ -294,7 +294,7 @@ Deno.test("train() moves an average of the parameters", async () => {
   const last = await run(settings, {
     checkpointSeconds: 0,
     onCheckpoint: (state) => {
-      states.push(state);
+      states.push(structuredClone(state));
       return Promise.resolve();
     },
   });
