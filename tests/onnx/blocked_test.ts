@@ -1,0 +1,289 @@
+/**
+ * The CPU provider's own kernels give what the plain ONNX operators give.
+ */
+import { assert, assertEquals } from "@std/assert";
+import * as ort from "onnxruntime-node";
+import {
+  add,
+  batchNormTrain,
+  conv2d,
+  globalAveragePool,
+  grad,
+  input,
+  mean,
+  mul,
+  type NamedTensors,
+  type Node,
+  parameter,
+  Random,
+  relu,
+  sub,
+  sum,
+  type Tensor,
+  tensor,
+} from "../../core/mod.ts";
+import { initializeModel, type ModelSpec } from "../../models/mod.ts";
+import { compile, compileStages, exportModel } from "../../onnx/mod.ts";
+import { lower } from "../../onnx/export.ts";
+import { crossEntropyObjective, oneHot } from "../../robust/objectives.ts";
+import { pgdStep, scalar } from "../../robust/pgd.ts";
+import { trainingStep } from "../../robust/train.ts";
+import { assertAllClose } from "../_assert.ts";
+
+type Outputs = Readonly<Record<string, Node>>;
+
+/** Runs the plain model: operators of the ONNX standard alone. */
+async function runPlain(
+  outputs: Outputs,
+  feeds: NamedTensors,
+): Promise<Record<string, Tensor>> {
+  const { bytes, inputs } = exportModel(outputs);
+  const session = await ort.InferenceSession.create(bytes);
+  const values = Object.fromEntries(inputs.map(({ name }) => {
+    const { data, shape } = feeds[name] as Tensor;
+    return [name, new ort.Tensor("float32", data, shape)];
+  }));
+  const found = await session.run(values);
+  await session.release();
+  return Object.fromEntries(
+    Object.entries(found).map(([name, { data, dims }]) => [
+      name,
+      tensor(data as Float32Array, dims),
+    ]),
+  );
+}
+
+/** Compares with the plain model. */
+async function assertSameAsPlain(
+  outputs: Outputs,
+  feeds: NamedTensors,
+  tolerance = 2e-5,
+): Promise<void> {
+  const program = await compile(outputs, { threads: 1 });
+  try {
+    const found = await program.run(feeds);
+    const expected = await runPlain(outputs, feeds);
+    assertEquals(Object.keys(found).sort(), Object.keys(expected).sort());
+    for (const [name, value] of Object.entries(expected)) {
+      assertAllClose(found[name] as Tensor, value, {
+        tolerance,
+        relative: "l2",
+        name,
+      });
+    }
+  } finally {
+    await program.release();
+  }
+}
+
+/** Counts nodes in blocks, as the graph has them with 8 channels in one. */
+function blockedOps(outputs: Outputs): Record<string, number> {
+  const nodes = lower(Object.values(outputs), { block: 8 });
+  const seen = new Set<Node>();
+  const counts: Record<string, number> = {};
+  const visit = (node: Node) => {
+    if (seen.has(node)) return;
+    seen.add(node);
+    const { op } = node;
+    if (op?.domain) counts[op.type] = (counts[op.type] ?? 0) + 1;
+    node.inputs.forEach(visit);
+  };
+  nodes.forEach(visit);
+  return counts;
+}
+
+const SPEC: ModelSpec = {
+  architecture: "resnet10",
+  form: "cifar",
+  width: 16,
+  classes: 10,
+  mean: [0.5, 0.5, 0.5],
+  std: [0.25, 0.25, 0.25],
+};
+
+function draw(batch: number) {
+  const random = new Random(3);
+  const shape = [batch, 3, 16, 16];
+  const labels = Array.from({ length: batch }, (_, i) => i % 10);
+  return {
+    shape,
+    images: random.uniformTensor(shape),
+    labels: oneHot(labels, 10),
+    parameters: initializeModel(SPEC, random),
+  };
+}
+
+for (const batch of [16, 5]) {
+  Deno.test(`a step of training on ${batch} images is that of plain ONNX`, async () => {
+    const { shape, images, labels, parameters } = draw(batch);
+    const settings = { spec: SPEC, momentum: 0.9, weightDecay: 5e-4, ema: 0 };
+    const outputs = trainingStep(settings, shape);
+    const velocity = Object.fromEntries(
+      Object.entries(parameters).map(([name, { data, shape }]) => [
+        `velocity:${name}`,
+        tensor((data as Float32Array).map((x) => x / 2), shape),
+      ]),
+    );
+    await assertSameAsPlain(outputs, {
+      ...parameters,
+      ...velocity,
+      images,
+      labels,
+      learningRate: scalar(0.1),
+    });
+  });
+}
+
+Deno.test("compileStages() prepares parameters for many steps", async () => {
+  const { shape, images, labels, parameters } = draw(8);
+  const { next, losses } = pgdStep(SPEC, shape, {
+    norm: "l2",
+    loss: crossEntropyObjective([], 10).loss,
+    feeds: { labels: labels.shape },
+    fakeRelu: false,
+  });
+  const { prepare, step } = await compileStages({ next, losses });
+  try {
+    const names = step.inputs.map(({ name }) => name);
+    const fromImages = ["images", "center", "epsilon", "stepSize", "labels"];
+    const { outputs } = prepare;
+    assert(outputs.length > 0);
+    for (const { name } of prepare.inputs) {
+      assert(Object.hasOwn(parameters, name), `${name} is no parameter`);
+    }
+    const prepared = prepare.allocateOutputs();
+    // Written anew for other weights.
+    for (const factor of [1, 0.5]) {
+      const weights = Object.fromEntries(
+        Object.entries(parameters).map(([name, { data, shape }]) => [
+          name,
+          tensor((data as Float32Array).map((x) => x * factor), shape),
+        ]),
+      );
+      await prepare.run(weights, prepared);
+      const feeds = {
+        ...weights,
+        images,
+        center: images,
+        labels,
+        epsilon: scalar(0.5),
+        stepSize: scalar(0.1),
+      };
+      const found = await step.run({ ...feeds, ...prepared });
+      const expected = await runPlain({ next, losses }, feeds);
+      for (const [name, value] of Object.entries(expected)) {
+        assertAllClose(found[name] as Tensor, value, {
+          tolerance: 1e-5,
+          relative: "l2",
+          name,
+        });
+      }
+    }
+    const known = [...fromImages, ...outputs.map(({ name }) => name)];
+    const others = names.filter((name) => !known.includes(name));
+    // The head is too small to be prepared.
+    assertEquals(others, ["fc.weight", "fc.bias"]);
+  } finally {
+    await prepare.release();
+    await step.release();
+  }
+});
+
+/** Feeds of the small graphs below. */
+function small() {
+  const random = new Random(5);
+  return {
+    x: random.normal([16, 16, 6, 6]),
+    rgb: random.normal([16, 3, 6, 6]),
+    w: random.normal([16, 16, 3, 3]),
+    v: random.normal([32, 16, 1, 1]),
+    stem: random.normal([16, 3, 3, 3]),
+    gamma: random.normal([16]),
+    beta: random.normal([16]),
+    bias: random.normal([16]),
+  };
+}
+
+const x = input("x", [16, 16, 6, 6]);
+const w = parameter("w", [16, 16, 3, 3]);
+const h = conv2d(x, w, { padding: 1 });
+const norm = batchNormTrain(
+  h,
+  parameter("gamma", [16]),
+  parameter("beta", [16]),
+  1e-5,
+);
+
+/** Graphs, and how many convolutions each takes in blocks. */
+const GRAPHS: Readonly<Record<string, readonly [Outputs, number]>> = {
+  "a sum and a ReLU within a convolution": [{ y: relu(add(h, x)) }, 1],
+  "two convolutions that are added": [
+    { y: relu(add(h, conv2d(h, w, { padding: 1 }))) },
+    2,
+  ],
+  "a sum that is used twice": (() => {
+    const y = add(h, x);
+    return [{ y, z: relu(y) }, 1];
+  })(),
+  "a convolution that is also an output": [{ y: relu(h), z: h }, 1],
+  "a bias": [
+    { y: relu(conv2d(x, w, { padding: 1, bias: parameter("bias", [16]) })) },
+    1,
+  ],
+  "few channels in": [
+    {
+      y: relu(conv2d(
+        input("rgb", [16, 3, 6, 6]),
+        parameter("stem", [16, 3, 3, 3]),
+        { padding: 1 },
+      )),
+    },
+    1,
+  ],
+  "1 x 1 by 2": [
+    { y: conv2d(h, parameter("v", [32, 16, 1, 1]), { stride: 2 }) },
+    2,
+  ],
+  // Centred; scaled, shifted, summed and rectified.
+  "normalisation, a sum and a ReLU": [
+    { y: relu(add(norm.output, h)), mean: norm.mean, variance: norm.variance },
+    3,
+  ],
+  "reductions over all but channels": [
+    { mean: mean(h, [0, 2, 3]), sum: sum(h, [0, 2, 3], { keepDims: true }) },
+    1,
+  ],
+  "other reductions": [{ mean: mean(h, [2, 3]), sum: sum(h, [0]) }, 1],
+  "a global average": [{ y: globalAveragePool(h) }, 1],
+  "a vector minus channels": [
+    { y: sub(mean(h, [0, 2, 3], { keepDims: true }), h) },
+    1,
+  ],
+  "one value per image": [
+    { y: mul(h, mean(x, [1, 2, 3], { keepDims: true })) },
+    1,
+  ],
+  "gradients": [
+    Object.fromEntries(
+      grad(sum(mul(norm.output, x)), [x, w]).map((node, i) => [
+        `gradient ${i}`,
+        node,
+      ]),
+    ),
+    // h; centred; scaled; two of the gradient of h; both gradients.
+    7,
+  ],
+};
+
+for (const [name, [outputs, convolutions]] of Object.entries(GRAPHS)) {
+  Deno.test(`${name}: the same in blocks`, async () => {
+    assertEquals(blockedOps(outputs).Conv, convolutions);
+    await assertSameAsPlain(outputs, small(), 1e-5);
+  });
+}
+
+Deno.test("constant weights are left to ONNX Runtime", () => {
+  const constants = { w: small().w };
+  const nodes = lower([relu(add(h, x))], { block: 8, constants });
+  assertEquals(nodes[0].op?.domain ?? "", "");
+});
