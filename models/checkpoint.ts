@@ -23,9 +23,11 @@ import {
   text,
 } from "./json.ts";
 import {
+  concatenated,
   decodeSafetensors,
   encodeSafetensors,
   type SafetensorsOptions,
+  safetensorsParts,
 } from "./safetensors.ts";
 
 /** Version of `Card` this code writes; older ones are read, newer refused. */
@@ -128,6 +130,17 @@ export async function encodeCheckpoint(
   checkpoint: Checkpoint,
   options: SafetensorsOptions = {},
 ): Promise<Uint8Array<ArrayBuffer>> {
+  return concatenated(await checkpointParts(checkpoint, options));
+}
+
+/**
+ * The parts of what `encodeCheckpoint()` returns, in their order; those of the
+ * tensors share their memory.
+ */
+export async function checkpointParts(
+  checkpoint: Checkpoint,
+  options: SafetensorsOptions = {},
+): Promise<Uint8Array[]> {
   const { card, tensors } = checkpoint;
   const problem = checkRecord(CARD_RULES)(card, "the card");
   if (problem) throw new TypeError(`Cannot write checkpoint: ${problem}`);
@@ -138,7 +151,7 @@ export async function encodeCheckpoint(
     : tensors;
   const weightsSha256 = await weightsHash(stored);
   const text = JSON.stringify({ ...card, weightsSha256 });
-  return encodeSafetensors(tensors, { card: text }, options);
+  return safetensorsParts(tensors, { card: text }, options);
 }
 
 /**

@@ -3,11 +3,12 @@
  *
  * @module
  */
+import { createHash } from "node:crypto";
 import { basename, dirname, join } from "node:path";
 import {
   type Checkpoint,
+  checkpointParts,
   decodeCheckpoint,
-  encodeCheckpoint,
 } from "./checkpoint.ts";
 import type { SafetensorsOptions } from "./safetensors.ts";
 
@@ -20,13 +21,36 @@ import type { SafetensorsOptions } from "./safetensors.ts";
  * @throws {Error} If the file cannot be opened
  */
 export async function readCheckpoint(path: string): Promise<Checkpoint> {
-  let bytes: Uint8Array;
+  return await decodeCheckpoint(await readBytes(path), path);
+}
+
+/**
+ * Reads a file.
+ *
+ * @throws {Error} If it cannot be opened, with the system's error as cause
+ */
+export async function readBytes(
+  path: string,
+): Promise<Uint8Array<ArrayBuffer>> {
   try {
-    bytes = await Deno.readFile(path);
+    return await Deno.readFile(path);
   } catch (error) {
     throw fileError("read checkpoint", path, error);
   }
-  return await decodeCheckpoint(bytes, path);
+}
+
+/**
+ * SHA-256 of a large file's bytes: some at a time, where `sha256()` copies all.
+ *
+ * @returns 64 hexadecimal digits
+ */
+export function sha256InParts(bytes: Uint8Array): string {
+  const hash = createHash("sha256");
+  const step = 1 << 22;
+  for (let at = 0; at < bytes.length; at += step) {
+    hash.update(bytes.subarray(at, at + step));
+  }
+  return hash.digest("hex");
 }
 
 /**
@@ -44,7 +68,7 @@ export async function writeCheckpoint(
   checkpoint: Checkpoint,
   options: SafetensorsOptions = {},
 ): Promise<void> {
-  await writeFileAtomic(path, await encodeCheckpoint(checkpoint, options));
+  await writeFileAtomic(path, await checkpointParts(checkpoint, options));
 }
 
 /**
@@ -54,21 +78,22 @@ export async function writeCheckpoint(
  * left behind for the same name is removed.
  *
  * @param path Where to write; its folder must exist
- * @param content Text is written as UTF-8
+ * @param content Text is written as UTF-8, parts one after the other
  * @throws {Error} If the file cannot be written, with the system's error as
  *   cause
  */
 export async function writeFileAtomic(
   path: string,
-  content: Uint8Array | string,
+  content: Uint8Array | string | readonly Uint8Array[],
 ): Promise<void> {
-  const bytes = typeof content === "string"
+  const whole = typeof content === "string"
     ? new TextEncoder().encode(content)
     : content;
+  const parts = whole instanceof Uint8Array ? [whole] : whole;
   try {
     if (await isFolder(path)) throw new Deno.errors.IsADirectory();
     await removeLeftovers(path);
-    await replaceFile(path, bytes);
+    await replaceFile(path, parts);
   } catch (error) {
     throw fileError("write", path, error);
   }
@@ -118,11 +143,16 @@ async function isFolder(path: string): Promise<boolean> {
   }
 }
 
-async function replaceFile(path: string, bytes: Uint8Array): Promise<void> {
+async function replaceFile(
+  path: string,
+  parts: readonly Uint8Array[],
+): Promise<void> {
   const { file, temporary } = await openTemporary(path);
   try {
-    for (let at = 0; at < bytes.length;) {
-      at += await file.write(bytes.subarray(at));
+    for (const part of parts) {
+      for (let at = 0; at < part.length;) {
+        at += await file.write(part.subarray(at));
+      }
     }
     await file.sync();
     // Renamed while locked, so that no other writer takes it for a leftover.

@@ -81,6 +81,33 @@ export function encodeSafetensors(
   metadata: Readonly<Record<string, string>> = {},
   options: SafetensorsOptions = {},
 ): Uint8Array<ArrayBuffer> {
+  return concatenated(safetensorsParts(tensors, metadata, options));
+}
+
+/** Joins the parts of a file. */
+export function concatenated(
+  parts: readonly Uint8Array[],
+): Uint8Array<ArrayBuffer> {
+  const size = parts.reduce((sum, part) => sum + part.length, 0);
+  const bytes = new Uint8Array(size);
+  let at = 0;
+  for (const part of parts) {
+    bytes.set(part, at);
+    at += part.length;
+  }
+  return bytes;
+}
+
+/**
+ * The parts of what `encodeSafetensors()` returns, in their order: the header,
+ * then the elements of each tensor, which share its memory. Written one after
+ * the other, a file takes no second copy of the tensors.
+ */
+export function safetensorsParts(
+  tensors: NamedTensors,
+  metadata: Readonly<Record<string, string>> = {},
+  options: SafetensorsOptions = {},
+): Uint8Array[] {
   const items = Object.entries(tensors).map(([name, value]) => {
     checkTensor(name, value);
     const half = options.float16 && value.dtype === "float32";
@@ -125,18 +152,15 @@ export function encodeSafetensors(
         `readers accept at most ${MAX_HEADER_BYTES}; shorten the metadata`,
     );
   }
-  const bytes = new Uint8Array(8 + padded + end);
-  new DataView(bytes.buffer).setBigUint64(0, BigInt(padded), true);
-  bytes.fill(0x20, 8, 8 + padded).set(json, 8);
-  let at = 8 + padded;
-  for (const { name, value, type } of items) {
-    const raw = type === "F16" && value.dtype === "float32"
+  const start = new Uint8Array(8 + padded).fill(0x20);
+  new DataView(start.buffer).setBigUint64(0, BigInt(padded), true);
+  start.set(json, 8);
+  const elements = items.map(({ name, value, type }) =>
+    type === "F16" && value.dtype === "float32"
       ? bytesOf(roundToHalf(value.data, name))
-      : bytesOf(value.data);
-    bytes.set(raw, at);
-    at += raw.length;
-  }
-  return bytes;
+      : bytesOf(value.data)
+  );
+  return [start, ...elements];
 }
 
 /**
