@@ -133,13 +133,19 @@ export async function encodeCheckpoint(
   return concatenated(await checkpointParts(checkpoint, options));
 }
 
+/** Computes the SHA-256 of bytes, as 64 hexadecimal digits. */
+export type HashBytes = (bytes: Uint8Array) => string | Promise<string>;
+
 /**
  * The parts of what `encodeCheckpoint()` returns, in their order; those of the
  * tensors share their memory.
+ *
+ * @param hashBytes As of `weightsHash()`
  */
 export async function checkpointParts(
   checkpoint: Checkpoint,
   options: SafetensorsOptions = {},
+  hashBytes: HashBytes = sha256,
 ): Promise<Uint8Array[]> {
   const { card, tensors } = checkpoint;
   const problem = checkRecord(CARD_RULES)(card, "the card");
@@ -149,7 +155,7 @@ export async function checkpointParts(
     ? decodeSafetensors(encodeSafetensors(tensors, {}, options), "memory")
       .tensors
     : tensors;
-  const weightsSha256 = await weightsHash(stored);
+  const weightsSha256 = await weightsHash(stored, hashBytes);
   const text = JSON.stringify({ ...card, weightsSha256 });
   return safetensorsParts(tensors, { card: text }, options);
 }
@@ -205,17 +211,22 @@ export async function decodeCheckpoint(
  * SHA-256 that names a set of weights: of lines of name, dtype, shape and
  * SHA-256 of the little-endian elements, sorted by name.
  *
+ * @param tensors The weights
+ * @param hashBytes Another `sha256()`, such as one that needs less memory
  * @returns 64 hexadecimal digits
  * @throws {Error} If the page is not a secure context, which lacks hashing
  */
-export async function weightsHash(tensors: NamedTensors): Promise<string> {
+export async function weightsHash(
+  tensors: NamedTensors,
+  hashBytes: HashBytes = sha256,
+): Promise<string> {
   const lines = [];
   for (const name of Object.keys(tensors).sort()) {
     const { dtype, shape, data } = tensors[name];
     const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
     // JSON keeps a line break in a name from imitating another tensor's line.
     const key = JSON.stringify(name);
-    lines.push(`${key} ${dtype} [${shape}] ${await sha256(bytes)}\n`);
+    lines.push(`${key} ${dtype} [${shape}] ${await hashBytes(bytes)}\n`);
   }
   return await sha256(new TextEncoder().encode(lines.join("")));
 }

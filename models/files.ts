@@ -12,6 +12,9 @@ import {
 } from "./checkpoint.ts";
 import type { SafetensorsOptions } from "./safetensors.ts";
 
+/** Bytes read or hashed at once. */
+const READ_STEP = 1 << 22;
+
 /**
  * Reads a checkpoint.
  *
@@ -25,15 +28,27 @@ export async function readCheckpoint(path: string): Promise<Checkpoint> {
 }
 
 /**
- * Reads a file.
+ * Reads a file, holding it once, where `Deno.readFile()` takes its size twice.
  *
- * @throws {Error} If it cannot be opened, with the system's error as cause
+ * @throws {Error} If it cannot be read, with the system's error as cause
  */
 export async function readBytes(
   path: string,
 ): Promise<Uint8Array<ArrayBuffer>> {
   try {
-    return await Deno.readFile(path);
+    using file = await Deno.open(path);
+    const { isFile, isDirectory, size } = await file.stat();
+    if (isDirectory) throw new Deno.errors.IsADirectory();
+    // A pipe does not tell its length.
+    if (!isFile) return await Deno.readFile(path);
+    const bytes = new Uint8Array(size);
+    let at = 0;
+    while (at < size) {
+      const count = await file.read(bytes.subarray(at, at + READ_STEP));
+      if (count === null) break;
+      at += count;
+    }
+    return bytes.subarray(0, at);
   } catch (error) {
     throw fileError("read checkpoint", path, error);
   }
@@ -46,9 +61,8 @@ export async function readBytes(
  */
 export function sha256InParts(bytes: Uint8Array): string {
   const hash = createHash("sha256");
-  const step = 1 << 22;
-  for (let at = 0; at < bytes.length; at += step) {
-    hash.update(bytes.subarray(at, at + step));
+  for (let at = 0; at < bytes.length; at += READ_STEP) {
+    hash.update(bytes.subarray(at, at + READ_STEP));
   }
   return hash.digest("hex");
 }
@@ -68,7 +82,8 @@ export async function writeCheckpoint(
   checkpoint: Checkpoint,
   options: SafetensorsOptions = {},
 ): Promise<void> {
-  await writeFileAtomic(path, await checkpointParts(checkpoint, options));
+  const parts = await checkpointParts(checkpoint, options, sha256InParts);
+  await writeFileAtomic(path, parts);
 }
 
 /**

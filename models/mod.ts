@@ -21,6 +21,7 @@ export {
   type Checkpoint,
   decodeCheckpoint,
   encodeCheckpoint,
+  type HashBytes,
   sha256,
   weightsHash,
 } from "./checkpoint.ts";
