@@ -58,8 +58,8 @@ interface Found {
   readonly read: (name: string) => AnyTensor;
 }
 
-/** Values looked at in the file's containers, each time one occurs. */
-const MAX_VALUES = 200_000;
+/** Values in the file's containers, each time one is met. */
+const MAX_VALUES = 1_000_000;
 /** How deep tensors may be in containers and modules. */
 const MAX_DEPTH = 24;
 /** How long their names may be, and lists that are looked into. */
@@ -196,7 +196,9 @@ class Collector {
 
   /** Walks values that may contain themselves, down to some depth. */
   collect(value: unknown, path: string, depth: number): void {
-    if (++this.#visits > MAX_VALUES) {
+    const map = value instanceof Opaque ? value.items : value;
+    this.#visits += 1 + (map instanceof Map ? map.size : 0);
+    if (this.#visits > MAX_VALUES) {
       throw new SyntaxError(
         `Cannot import "${this.#source}": its containers hold more than ` +
           `${MAX_VALUES} values`,
@@ -400,11 +402,15 @@ function findSpec(
     return { spec, names, distance: names.size + own.size - 2 * common };
   }
 
+  const isResidual = own.has("layer1.0.conv1.weight");
   // Both forms of a residual network have the same names: the stem tells.
   const fits = ({ spec }: Candidate) =>
-    !/^resnet/.test(spec.architecture) ||
-    (spec.form === "cifar") === (kernel === 3);
-  const [nearest] = candidates.filter(fits)
+    /^resnet/.test(spec.architecture)
+      ? isResidual && (spec.form === "cifar") === (kernel === 3)
+      : !isResidual;
+  // An architecture that was asked for may be of the other kind.
+  const fitting = candidates.filter(fits);
+  const [nearest] = (fitting.length > 0 ? fitting : candidates)
     .toSorted((a, b) => a.distance - b.distance);
   const { architecture: name, form } = nearest.spec;
   const missing = [...nearest.names].find((n) => !own.has(n));
