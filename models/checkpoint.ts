@@ -134,13 +134,13 @@ export async function encodeCheckpoint(
 }
 
 /** Computes the SHA-256 of bytes, as 64 hexadecimal digits. */
-export type HashBytes = (bytes: Uint8Array) => string | Promise<string>;
+type HashBytes = (bytes: Uint8Array) => string | Promise<string>;
 
 /**
  * The parts of what `encodeCheckpoint()` returns, in their order; those of the
  * tensors share their memory.
  *
- * @param hashBytes As of `weightsHash()`
+ * @param hashBytes Another `sha256()`, such as one that needs less memory
  */
 export async function checkpointParts(
   checkpoint: Checkpoint,
@@ -155,7 +155,7 @@ export async function checkpointParts(
     ? decodeSafetensors(encodeSafetensors(tensors, {}, options), "memory")
       .tensors
     : tensors;
-  const weightsSha256 = await weightsHash(stored, hashBytes);
+  const weightsSha256 = await weightsHashBy(hashBytes, stored);
   const text = JSON.stringify({ ...card, weightsSha256 });
   return safetensorsParts(tensors, { card: text }, options);
 }
@@ -211,14 +211,16 @@ export async function decodeCheckpoint(
  * SHA-256 that names a set of weights: of lines of name, dtype, shape and
  * SHA-256 of the little-endian elements, sorted by name.
  *
- * @param tensors The weights
- * @param hashBytes Another `sha256()`, such as one that needs less memory
  * @returns 64 hexadecimal digits
  * @throws {Error} If the page is not a secure context, which lacks hashing
  */
-export async function weightsHash(
+export async function weightsHash(tensors: NamedTensors): Promise<string> {
+  return await weightsHashBy(sha256, tensors);
+}
+
+async function weightsHashBy(
+  hashBytes: HashBytes,
   tensors: NamedTensors,
-  hashBytes: HashBytes = sha256,
 ): Promise<string> {
   const lines = [];
   for (const name of Object.keys(tensors).sort()) {

@@ -107,6 +107,15 @@ export function importWeights(
   }
   const prefix = options.prefix ?? findPrefix(file.found, fail);
   const own = ownTensors(file.found, prefix);
+  if (own.size === 0) {
+    const [first] = file.found.keys();
+    fail(
+      `no tensor has a name that begins with ${
+        quote(prefix)
+      }: names are such ` +
+        `as ${quote(first)}`,
+    );
+  }
   const { spec, shapes } = findSpec(own, prefix, options.architecture, fail);
 
   const tensors: Record<string, AnyTensor> = {};
@@ -287,7 +296,10 @@ function findPrefix(
   }
   if (candidates.length > 1) {
     const names = candidates.slice(0, 4).map(quote).join(", ");
-    fail(`it holds several networks: choose one by --prefix, of ${names}`);
+    fail(
+      `it holds several networks: pass --prefix to deno task import, one of ` +
+        names,
+    );
   }
   return candidates[0];
 }

@@ -21,7 +21,6 @@ export {
   type Checkpoint,
   decodeCheckpoint,
   encodeCheckpoint,
-  type HashBytes,
   sha256,
   weightsHash,
 } from "./checkpoint.ts";

@@ -160,7 +160,7 @@ function findDataset(
   if (known && !isSubset && countOf(known) !== spec.classes) {
     fail(
       `it has ${spec.classes} classes and ${dataset} has ${countOf(known)}; ` +
-        `pass another --dataset`,
+        `pass another --dataset to deno task import`,
     );
   }
   const names = known && !isSubset && typeof known.classes !== "number"
@@ -199,7 +199,7 @@ function normalizationOf(
   if (!known) {
     return fail(
       `it holds no mean and std of its images, and ${dataset} has none of its ` +
-        `own; pass --mean and --std`,
+        `own; pass --mean and --std to deno task import`,
     );
   }
   notes.push(
