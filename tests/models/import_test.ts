@@ -7,6 +7,7 @@ import {
   input,
   type NamedTensors,
   Random,
+  sizeOf,
   type Tensor,
   tensor,
 } from "../../core/mod.ts";
@@ -24,6 +25,7 @@ import { FIXTURE_SPEC, fixtureParameters, floats } from "./_fixture_network.ts";
 import { mutated } from "./_mutate.ts";
 import {
   Call,
+  ops,
   type SavedTensor,
   torchEntries,
   torchLegacy,
@@ -318,6 +320,42 @@ Deno.test("importWeights() ends on containers that hold themselves", () => {
     SyntaxError,
     "its containers hold more than 1000000 values",
   );
+});
+
+Deno.test("importWeights() ends on one large dictionary that occurs often", () => {
+  const bytes: number[] = [0x80, 2, ...ops("}q", 0, "(")];
+  for (let i = 0; i < 60_000; i++) {
+    bytes.push(...ops("J", i & 255, i >> 8, 0, 0, "N"));
+  }
+  bytes.push(...ops("u0}("));
+  for (let i = 0; i < 20_000; i++) { // under as many names
+    const name = i.toString(36).padStart(3, "0");
+    bytes.push(...ops(0x8c, 3, name, "h", 0));
+  }
+  bytes.push(...ops("u."));
+  const pickle = Uint8Array.from(bytes);
+  const start = performance.now();
+  assertThrows(
+    () => importWeights(zipOf(torchEntries(pickle, [])), "a"),
+    SyntaxError,
+    "its containers hold more than 1000000 values",
+  );
+  assert(performance.now() - start < 5000);
+});
+
+Deno.test("importWeights() reads a file of transposed float16 alone", () => {
+  const { tensors } = network({ width: 16 });
+  const state = Object.fromEntries(
+    Object.entries(tensors).map(([name, { shape }]) => {
+      const data = new Uint16Array(sizeOf(shape)).fill(0x3c00);
+      const stride = shape.map((_, axis) => sizeOf(shape.slice(0, axis)));
+      return [name, { data, storage: "HalfStorage", shape, stride }];
+    }),
+  );
+  const { tensors: found } = importWeights(torchZip(state), "a");
+  for (const { data } of Object.values(found)) {
+    assert((data as Float32Array).every((x) => x === 1));
+  }
 });
 
 Deno.test("importWeights() answers networks damaged at random cleanly", () => {
