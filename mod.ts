@@ -41,6 +41,7 @@ export * from "./datasets/mod.ts";
 export * from "./robust/mod.ts";
 export * from "./robust/results.ts";
 export * from "./robust/load.ts";
+export * from "./robust/import.ts";
 export {
   readCheckpoint,
   writeCheckpoint,

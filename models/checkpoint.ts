@@ -23,9 +23,11 @@ import {
   text,
 } from "./json.ts";
 import {
+  concatenated,
   decodeSafetensors,
   encodeSafetensors,
   type SafetensorsOptions,
+  safetensorsParts,
 } from "./safetensors.ts";
 
 /** Version of `Card` this code writes; older ones are read, newer refused. */
@@ -128,6 +130,23 @@ export async function encodeCheckpoint(
   checkpoint: Checkpoint,
   options: SafetensorsOptions = {},
 ): Promise<Uint8Array<ArrayBuffer>> {
+  return concatenated(await checkpointParts(checkpoint, options));
+}
+
+/** Computes the SHA-256 of bytes, as 64 hexadecimal digits. */
+type HashBytes = (bytes: Uint8Array) => string | Promise<string>;
+
+/**
+ * The parts of what `encodeCheckpoint()` returns, in their order; those of the
+ * tensors share their memory.
+ *
+ * @param hashBytes Another `sha256()`, such as one that needs less memory
+ */
+export async function checkpointParts(
+  checkpoint: Checkpoint,
+  options: SafetensorsOptions = {},
+  hashBytes: HashBytes = sha256,
+): Promise<Uint8Array[]> {
   const { card, tensors } = checkpoint;
   const problem = checkRecord(CARD_RULES)(card, "the card");
   if (problem) throw new TypeError(`Cannot write checkpoint: ${problem}`);
@@ -136,9 +155,9 @@ export async function encodeCheckpoint(
     ? decodeSafetensors(encodeSafetensors(tensors, {}, options), "memory")
       .tensors
     : tensors;
-  const weightsSha256 = await weightsHash(stored);
+  const weightsSha256 = await weightsHashBy(hashBytes, stored);
   const text = JSON.stringify({ ...card, weightsSha256 });
-  return encodeSafetensors(tensors, { card: text }, options);
+  return safetensorsParts(tensors, { card: text }, options);
 }
 
 /**
@@ -196,13 +215,20 @@ export async function decodeCheckpoint(
  * @throws {Error} If the page is not a secure context, which lacks hashing
  */
 export async function weightsHash(tensors: NamedTensors): Promise<string> {
+  return await weightsHashBy(sha256, tensors);
+}
+
+async function weightsHashBy(
+  hashBytes: HashBytes,
+  tensors: NamedTensors,
+): Promise<string> {
   const lines = [];
   for (const name of Object.keys(tensors).sort()) {
     const { dtype, shape, data } = tensors[name];
     const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
     // JSON keeps a line break in a name from imitating another tensor's line.
     const key = JSON.stringify(name);
-    lines.push(`${key} ${dtype} [${shape}] ${await sha256(bytes)}\n`);
+    lines.push(`${key} ${dtype} [${shape}] ${await hashBytes(bytes)}\n`);
   }
   return await sha256(new TextEncoder().encode(lines.join("")));
 }

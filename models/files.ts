@@ -3,13 +3,17 @@
  *
  * @module
  */
+import { createHash } from "node:crypto";
 import { basename, dirname, join } from "node:path";
 import {
   type Checkpoint,
+  checkpointParts,
   decodeCheckpoint,
-  encodeCheckpoint,
 } from "./checkpoint.ts";
 import type { SafetensorsOptions } from "./safetensors.ts";
+
+/** Bytes read or hashed at once. */
+const READ_STEP = 1 << 22;
 
 /**
  * Reads a checkpoint.
@@ -20,13 +24,47 @@ import type { SafetensorsOptions } from "./safetensors.ts";
  * @throws {Error} If the file cannot be opened
  */
 export async function readCheckpoint(path: string): Promise<Checkpoint> {
-  let bytes: Uint8Array;
+  return await decodeCheckpoint(await readBytes(path), path);
+}
+
+/**
+ * Reads a file, holding it once, where `Deno.readFile()` takes its size twice.
+ *
+ * @throws {Error} If it cannot be read, with the system's error as cause
+ */
+export async function readBytes(
+  path: string,
+): Promise<Uint8Array<ArrayBuffer>> {
   try {
-    bytes = await Deno.readFile(path);
+    using file = await Deno.open(path);
+    const { isFile, isDirectory, size } = await file.stat();
+    if (isDirectory) throw new Deno.errors.IsADirectory();
+    // A pipe does not tell its length.
+    if (!isFile) return await Deno.readFile(path);
+    const bytes = new Uint8Array(size);
+    let at = 0;
+    while (at < size) {
+      const count = await file.read(bytes.subarray(at, at + READ_STEP));
+      if (count === null) break;
+      at += count;
+    }
+    return bytes.subarray(0, at);
   } catch (error) {
     throw fileError("read checkpoint", path, error);
   }
-  return await decodeCheckpoint(bytes, path);
+}
+
+/**
+ * SHA-256 of a large file's bytes: some at a time, where `sha256()` copies all.
+ *
+ * @returns 64 hexadecimal digits
+ */
+export function sha256InParts(bytes: Uint8Array): string {
+  const hash = createHash("sha256");
+  for (let at = 0; at < bytes.length; at += READ_STEP) {
+    hash.update(bytes.subarray(at, at + READ_STEP));
+  }
+  return hash.digest("hex");
 }
 
 /**
@@ -44,7 +82,8 @@ export async function writeCheckpoint(
   checkpoint: Checkpoint,
   options: SafetensorsOptions = {},
 ): Promise<void> {
-  await writeFileAtomic(path, await encodeCheckpoint(checkpoint, options));
+  const parts = await checkpointParts(checkpoint, options, sha256InParts);
+  await writeFileAtomic(path, parts);
 }
 
 /**
@@ -54,21 +93,22 @@ export async function writeCheckpoint(
  * left behind for the same name is removed.
  *
  * @param path Where to write; its folder must exist
- * @param content Text is written as UTF-8
+ * @param content Text is written as UTF-8, parts one after the other
  * @throws {Error} If the file cannot be written, with the system's error as
  *   cause
  */
 export async function writeFileAtomic(
   path: string,
-  content: Uint8Array | string,
+  content: Uint8Array | string | readonly Uint8Array[],
 ): Promise<void> {
-  const bytes = typeof content === "string"
+  const whole = typeof content === "string"
     ? new TextEncoder().encode(content)
     : content;
+  const parts = whole instanceof Uint8Array ? [whole] : whole;
   try {
     if (await isFolder(path)) throw new Deno.errors.IsADirectory();
     await removeLeftovers(path);
-    await replaceFile(path, bytes);
+    await replaceFile(path, parts);
   } catch (error) {
     throw fileError("write", path, error);
   }
@@ -118,11 +158,16 @@ async function isFolder(path: string): Promise<boolean> {
   }
 }
 
-async function replaceFile(path: string, bytes: Uint8Array): Promise<void> {
+async function replaceFile(
+  path: string,
+  parts: readonly Uint8Array[],
+): Promise<void> {
   const { file, temporary } = await openTemporary(path);
   try {
-    for (let at = 0; at < bytes.length;) {
-      at += await file.write(bytes.subarray(at));
+    for (const part of parts) {
+      for (let at = 0; at < part.length;) {
+        at += await file.write(part.subarray(at));
+      }
     }
     await file.sync();
     // Renamed while locked, so that no other writer takes it for a leftover.

@@ -27,6 +27,12 @@ export {
 export type { Json, JsonObject, Rule } from "./json.ts";
 export * as rules from "./json.ts";
 export {
+  type ImportedWeights,
+  type ImportOptions,
+  importWeights,
+} from "./import.ts";
+export { isTorchFile } from "./torch.ts";
+export {
   decodeSafetensors,
   encodeSafetensors,
   type Safetensors,

@@ -10,8 +10,14 @@ import {
   type DType,
   type NamedTensors,
   sizeOf,
-  tensorOf,
 } from "../core/mod.ts";
+import {
+  decodeElements,
+  type Fail,
+  ITEM_SIZES,
+  quote,
+  type StoredType,
+} from "./elements.ts";
 
 /** How tensors are written. */
 export interface SafetensorsOptions {
@@ -26,20 +32,6 @@ export interface Safetensors {
   /** Texts by key; `{}` if the file has none. Has no prototype either. */
   readonly metadata: Readonly<Record<string, string>>;
 }
-
-/** Bytes per element of each stored type this module reads. */
-const ITEM_SIZES = {
-  BOOL: 1,
-  U8: 1,
-  F16: 2,
-  BF16: 2,
-  F32: 4,
-  I32: 4,
-  F64: 8,
-  I64: 8,
-} as const;
-
-type StoredType = keyof typeof ITEM_SIZES;
 
 const STORED_AS: Readonly<Record<DType, StoredType>> = {
   float32: "F32",
@@ -63,9 +55,6 @@ interface Entry {
   readonly begin: number;
   readonly end: number;
 }
-
-/** Throws the one sentence that says what is wrong. */
-type Fail = (what: string) => never;
 
 /**
  * Writes tensors as a safetensors file. Equal content gives equal bytes: the
@@ -92,6 +81,33 @@ export function encodeSafetensors(
   metadata: Readonly<Record<string, string>> = {},
   options: SafetensorsOptions = {},
 ): Uint8Array<ArrayBuffer> {
+  return concatenated(safetensorsParts(tensors, metadata, options));
+}
+
+/** Joins the parts of a file. */
+export function concatenated(
+  parts: readonly Uint8Array[],
+): Uint8Array<ArrayBuffer> {
+  const size = parts.reduce((sum, part) => sum + part.length, 0);
+  const bytes = new Uint8Array(size);
+  let at = 0;
+  for (const part of parts) {
+    bytes.set(part, at);
+    at += part.length;
+  }
+  return bytes;
+}
+
+/**
+ * The parts of what `encodeSafetensors()` returns, in their order: the header,
+ * then the elements of each tensor, which share its memory. Written one after
+ * the other, a file takes no second copy of the tensors.
+ */
+export function safetensorsParts(
+  tensors: NamedTensors,
+  metadata: Readonly<Record<string, string>> = {},
+  options: SafetensorsOptions = {},
+): Uint8Array[] {
   const items = Object.entries(tensors).map(([name, value]) => {
     checkTensor(name, value);
     const half = options.float16 && value.dtype === "float32";
@@ -136,18 +152,15 @@ export function encodeSafetensors(
         `readers accept at most ${MAX_HEADER_BYTES}; shorten the metadata`,
     );
   }
-  const bytes = new Uint8Array(8 + padded + end);
-  new DataView(bytes.buffer).setBigUint64(0, BigInt(padded), true);
-  bytes.fill(0x20, 8, 8 + padded).set(json, 8);
-  let at = 8 + padded;
-  for (const { name, value, type } of items) {
-    const raw = type === "F16" && value.dtype === "float32"
+  const start = new Uint8Array(8 + padded).fill(0x20);
+  new DataView(start.buffer).setBigUint64(0, BigInt(padded), true);
+  start.set(json, 8);
+  const elements = items.map(({ name, value, type }) =>
+    type === "F16" && value.dtype === "float32"
       ? bytesOf(roundToHalf(value.data, name))
-      : bytesOf(value.data);
-    bytes.set(raw, at);
-    at += raw.length;
-  }
-  return bytes;
+      : bytesOf(value.data)
+  );
+  return [start, ...elements];
 }
 
 /**
@@ -177,9 +190,9 @@ export function decodeSafetensors(
   checkLayout(entries, dataLength, fail);
 
   const tensors: Record<string, AnyTensor> = Object.create(null);
-  for (const entry of entries) {
-    const raw = bytes.subarray(dataStart + entry.begin, dataStart + entry.end);
-    tensors[entry.name] = readTensor(entry, raw, fail);
+  for (const { name, type, shape, begin, end } of entries) {
+    const raw = bytes.subarray(dataStart + begin, dataStart + end);
+    tensors[name] = decodeElements(type, raw, { shape, name, fail });
   }
   return { tensors, metadata };
 }
@@ -187,11 +200,6 @@ export function decodeSafetensors(
 /** Order of names by UTF-16 code units, the same in every locale. */
 function compareNames(a: string, b: string): number {
   return a < b ? -1 : a > b ? 1 : 0;
-}
-
-/** Quotes text from a file for an error: on one line and not too long. */
-function quote(text: string): string {
-  return JSON.stringify(text.length > 80 ? text.slice(0, 80) + "..." : text);
 }
 
 /** Prints any JSON value for an error. */
@@ -420,82 +428,6 @@ function checkLayout(
       `${dataLength - end} bytes after the last tensor belong to no tensor`,
     );
   }
-}
-
-/** An array over `raw` itself if aligned, over a copy if not. */
-function arrayOf<T>(
-  Type: {
-    new (buffer: ArrayBufferLike, offset: number, length: number): T;
-    readonly BYTES_PER_ELEMENT: number;
-  },
-  raw: Uint8Array,
-): T {
-  const item = Type.BYTES_PER_ELEMENT;
-  const aligned = raw.byteOffset % item === 0 ? raw : raw.slice();
-  return new Type(aligned.buffer, aligned.byteOffset, raw.length / item);
-}
-
-function readTensor(entry: Entry, raw: Uint8Array, fail: Fail): AnyTensor {
-  const { name, type, shape } = entry;
-  switch (type) {
-    case "F32":
-      return tensorOf("float32", arrayOf(Float32Array, raw), shape);
-    case "F16":
-      return tensorOf("float32", widenHalf(arrayOf(Uint16Array, raw)), shape);
-    case "BF16": {
-      const halves = arrayOf(Uint16Array, raw);
-      const words = Uint32Array.from(halves, (half) => half << 16);
-      return tensorOf("float32", new Float32Array(words.buffer), shape);
-    }
-    case "F64": {
-      const wide = arrayOf(Float64Array, raw);
-      const data = Float32Array.from(wide);
-      const lost = data.findIndex((value, i) =>
-        Math.abs(value) === Infinity && Math.abs(wide[i]) !== Infinity
-      );
-      if (lost >= 0) {
-        fail(
-          `tensor ${quote(name)} holds ${wide[lost]} at index ${lost}, ` +
-            `too large for float32`,
-        );
-      }
-      return tensorOf("float32", data, shape);
-    }
-    case "I64":
-      return tensorOf("int64", arrayOf(BigInt64Array, raw), shape);
-    case "I32": {
-      const narrow = arrayOf(Int32Array, raw);
-      const data = new BigInt64Array(narrow.length);
-      narrow.forEach((value, i) => data[i] = BigInt(value));
-      return tensorOf("int64", data, shape);
-    }
-    case "U8":
-      return tensorOf("uint8", raw, shape);
-    case "BOOL": {
-      const wrong = raw.findIndex((byte) => byte > 1);
-      if (wrong >= 0) {
-        fail(
-          `tensor ${quote(name)} of dtype BOOL holds ${raw[wrong]} at index ` +
-            `${wrong}, which must be 0 or 1`,
-        );
-      }
-      return tensorOf("bool", raw, shape);
-    }
-  }
-}
-
-/** float16 bit patterns to float32 values, exactly. */
-function widenHalf(halves: Uint16Array): Float32Array {
-  const values = new Float32Array(halves.length);
-  const words = new Uint32Array(values.buffer);
-  for (let i = 0; i < halves.length; i++) {
-    const sign = (halves[i] & 0x8000) << 16, magnitude = halves[i] & 0x7fff;
-    if (magnitude >= 0x7c00) words[i] = sign | 0x7f800000 | magnitude << 13;
-    else if (magnitude >= 0x400) {
-      words[i] = sign | (magnitude << 13) + (112 << 23);
-    } else values[i] = (sign ? -1 : 1) * magnitude * 2 ** -24; // also -0
-  }
-  return values;
 }
 
 /**

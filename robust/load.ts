@@ -3,13 +3,20 @@
  *
  * @module
  */
-import type { Card } from "../models/mod.ts";
 import {
   type Architecture,
   ARCHITECTURES,
+  type Card,
+  decodeCheckpoint,
+  isTorchFile,
   type ModelSpec,
 } from "../models/mod.ts";
-import { readCheckpoint } from "../models/files.ts";
+import { readBytes, sha256InParts } from "../models/files.ts";
+import {
+  importCheckpoint,
+  type ImportCheckpointOptions,
+  type ImportedCheckpoint,
+} from "./import.ts";
 import { Network, type RunOptions } from "./network.ts";
 
 /** Name of the checkpoint in a run's folder. */
@@ -26,6 +33,8 @@ export interface LoadedNetwork {
   readonly card: Card;
   /** File it was read from. */
   readonly path: string;
+  /** What was inferred, if another project's file was read. */
+  readonly notes: readonly string[];
 }
 
 /** The network that a card describes. */
@@ -57,8 +66,8 @@ export async function shippedModels(): Promise<string[]> {
 /**
  * Finds a network's checkpoint.
  *
- * @param source Folder of a training run, a `.safetensors` file, or the name
- * of a shipped network
+ * @param source Folder of a training run, a `.safetensors` or PyTorch file, or
+ * the name of a shipped network
  * @returns Path of the file
  * @throws {RangeError} If the source is a name that nothing has
  * @throws {Error} If a folder holds no checkpoint, or the path does not exist
@@ -101,25 +110,62 @@ export async function findModel(source: string): Promise<string> {
 }
 
 /**
- * Loads a network.
+ * Loads a network: a checkpoint of this project, or a file of PyTorch if all
+ * there is to know can be told from it, see `importCheckpoint()`.
  *
  * @param source As for `findModel()`
  * @param options Where it runs
  * @throws {RangeError} If the source is a name that nothing has
  * @throws {SyntaxError} If the file is not a checkpoint, whole and unchanged
- * @throws {TypeError} If its tensors do not fit its card
+ * @throws {TypeError} If its tensors do not fit its card, or a file of PyTorch
+ *   holds no known network
  */
 export async function loadNetwork(
   source: string,
   options: RunOptions = {},
 ): Promise<LoadedNetwork> {
   const path = await findModel(source);
-  const { card, tensors } = await readCheckpoint(path);
+  const bytes = await readBytes(path);
+  if (isTorchFile(bytes)) {
+    const { checkpoint, notes } = importBytes(bytes, path, {});
+    const { card, tensors } = checkpoint;
+    const network = new Network(specOf(card), tensors, options);
+    return { network, card, path, notes };
+  }
+  const { card, tensors } = await decodeCheckpoint(bytes, path);
   if (!(ARCHITECTURES as readonly string[]).includes(card.architecture)) {
     throw new SyntaxError(
       `Cannot read checkpoint "${path}": its architecture ` +
         `"${card.architecture}" is none of ${ARCHITECTURES.join(", ")}`,
     );
   }
-  return { network: new Network(specOf(card), tensors, options), card, path };
+  const network = new Network(specOf(card), tensors, options);
+  return { network, card, path, notes: [] };
+}
+
+/**
+ * Reads another project's file as a checkpoint, without executing anything
+ * that the file says; see `importCheckpoint()`.
+ *
+ * @param path A file of PyTorch or of safetensors
+ * @param options What the file does not tell
+ * @returns The checkpoint, and what was inferred
+ * @throws {SyntaxError} If the file is damaged or of no known format
+ * @throws {TypeError} If it holds no known network or not the one asked for
+ * @throws {Error} If the file cannot be opened
+ */
+export async function importFile(
+  path: string,
+  options: Omit<ImportCheckpointOptions, "sha256"> = {},
+): Promise<ImportedCheckpoint> {
+  return importBytes(await readBytes(path), path, options);
+}
+
+function importBytes(
+  bytes: Uint8Array,
+  path: string,
+  options: ImportCheckpointOptions,
+): ImportedCheckpoint {
+  const sha256 = sha256InParts(bytes);
+  return importCheckpoint(bytes, path, { ...options, sha256 });
 }

@@ -73,10 +73,16 @@ export async function openModel(
   try {
     return await loadNetwork(source, options);
   } catch (error) {
-    if (error instanceof SyntaxError) {
+    if (
+      error instanceof SyntaxError &&
+      /^Cannot read checkpoint/.test(error.message)
+    ) {
+      const isForeign = /robust-reps did not write it$/.test(error.message);
       throw new SyntaxError(
-        `${error.message}; pass the folder of a training run or its ` +
-          `${MODEL_FILE}, whole`,
+        `${error.message}; pass ` +
+          (isForeign
+            ? "what deno task import makes of it"
+            : `the folder of a training run or its ${MODEL_FILE}, whole`),
         { cause: error },
       );
     }
@@ -129,7 +135,8 @@ export const MODEL_FLAGS = {
   model: {
     type: "string",
     required: true,
-    help: "robust network: run folder, .safetensors file or shipped name",
+    help:
+      "robust network: run folder, .safetensors or .pt file, or shipped name",
   },
   standard: {
     type: "string",

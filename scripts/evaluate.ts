@@ -41,7 +41,7 @@ export const FLAGS = {
     type: "string",
     required: true,
     aliases: ["resume"],
-    help: "run folder, .safetensors file or shipped name",
+    help: "run folder, .safetensors or .pt file, or shipped name",
   },
   dataset: {
     type: "choice",

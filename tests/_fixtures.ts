@@ -16,6 +16,13 @@ export async function readTensors(name: string): Promise<NamedTensors> {
   return decodeSafetensors(bytes, file).tensors;
 }
 
+/** Reads a file of `tests/fixtures` as it is. */
+export async function readBytes(
+  file: string,
+): Promise<Uint8Array<ArrayBuffer>> {
+  return await Deno.readFile(new URL(file, FOLDER));
+}
+
 /** Reads `tests/fixtures/<name>.json`; the caller knows its form. */
 export async function readDescription<T>(name: string): Promise<T> {
   return JSON.parse(await Deno.readTextFile(new URL(`${name}.json`, FOLDER)));

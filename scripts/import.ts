@@ -1,0 +1,226 @@
+/**
+ * Makes a checkpoint of another project's file: of PyTorch's, zip or legacy,
+ * such as those of the reference library, or of a foreign safetensors file.
+ * Nothing in the file is executed.
+ *
+ *   deno task import resnet50_l2_eps3.pt --out models/robust.safetensors \
+ *     --dataset imagenet --epsilon 3 --attack-steps 7 --step-size 0.5
+ *
+ * Architecture, width, classes and data set are told from the tensors, as is
+ * the normalisation of the images if the file holds it. Other scripts load
+ * such files as they are, where all can be told: --model resnet50_l2_eps3.pt
+ *
+ * @module
+ */
+import { dirname } from "node:path";
+import {
+  type Architecture,
+  ARCHITECTURES,
+  type CardAttack,
+  type Checkpoint,
+  DATASETS,
+  importFile,
+  weightsHash,
+  writeCheckpoint,
+} from "../mod.ts";
+import {
+  COMMON_FLAGS,
+  type FlagTable,
+  givenFlags,
+  type ParsedFlags,
+  type Positional,
+  runScript,
+  SCRIPT_FLAGS,
+  type ScriptContext,
+  UsageError,
+} from "./_cli.ts";
+import { normOf, quoted, Recorder, versions } from "./_run.ts";
+
+const FLAGS = {
+  out: { type: "path", required: true, help: "the .safetensors file to write" },
+  arch: {
+    type: "choice",
+    choices: ARCHITECTURES,
+    help: "the network it must be; told from the tensors if not given",
+  },
+  dataset: {
+    type: "choice",
+    choices: DATASETS,
+    help: "data set trained on; told from the classes if not given",
+  },
+  prefix: {
+    type: "string",
+    help: "what the names of the network's tensors begin with",
+  },
+  mean: {
+    type: "string",
+    help: "of the images' channels, such as 0.5,0.5,0.5",
+  },
+  std: { type: "string", help: "of the images' channels, such as 0.2,0.2,0.2" },
+  epsilon: {
+    type: "number",
+    default: 0,
+    min: 0,
+    aliases: ["eps"],
+    help: "radius it was trained against, which no file says; 0: standard",
+  },
+  norm: {
+    type: "choice",
+    choices: ["l2", "linf", "2", "inf"],
+    default: "l2",
+    aliases: ["constraint"],
+    help: "how perturbations were measured in training",
+  },
+  attackSteps: { type: "integer", min: 1, help: "PGD steps in training" },
+  stepSize: {
+    type: "number",
+    above: 0,
+    aliases: ["attack-lr"],
+    help: "length of a PGD step in training",
+  },
+  randomStart: {
+    type: "boolean",
+    help: "whether PGD started at a random point of the ball",
+  },
+  json: COMMON_FLAGS.json,
+  ...SCRIPT_FLAGS,
+} as const satisfies FlagTable;
+
+const POSITIONAL = {
+  name: "file",
+  help: "file of torch.save() or of safetensors",
+  min: 1,
+  max: 1,
+} as const satisfies Positional;
+
+type Flags = ParsedFlags<typeof FLAGS>;
+
+/** The attack of training, of which a card holds all or nothing. */
+function attackOf(flags: Flags, args: readonly string[]): CardAttack | null {
+  const { epsilon, attackSteps: steps, stepSize, randomStart } = flags;
+  if (epsilon === 0) {
+    const given = givenFlags(args, FLAGS);
+    for (const key of ["attackSteps", "stepSize", "randomStart"]) {
+      if (given.has(key)) {
+        throw new UsageError(
+          `Missing flag --epsilon, ${FLAGS.epsilon.help}: the flags of its ` +
+            `attack need it`,
+        );
+      }
+    }
+    return null;
+  }
+  if (steps === undefined || stepSize === undefined) {
+    throw new UsageError(
+      `--epsilon ${epsilon} needs the rest of the attack in training: pass ` +
+        `--attack-steps <integer> and --step-size <number>`,
+    );
+  }
+  return { norm: normOf(flags.norm), epsilon, stepSize, steps, randomStart };
+}
+
+type Rgb = readonly [number, number, number];
+
+/** Three numbers of a flag. */
+function channels(name: "mean" | "std", text: string): Rgb {
+  const values = text.split(/[\s,]+/).filter((part) => part !== "").map(Number);
+  const fits = name === "mean" ? Number.isFinite : (x: number) => x > 0;
+  const [r, g, b, ...more] = values;
+  if (b === undefined || more.length > 0 || !values.every(fits)) {
+    throw new UsageError(
+      `--${name} must be three numbers${name === "std" ? " > 0" : ""} with ` +
+        `commas: current value is "${text}"`,
+    );
+  }
+  return [r, g, b];
+}
+
+function normalizationOf({ mean, std }: Flags): { mean?: Rgb; std?: Rgb } {
+  if (mean === undefined && std === undefined) return {};
+  if (mean === undefined || std === undefined) {
+    const [given, missing] = std === undefined
+      ? ["mean", "std"]
+      : ["std", "mean"];
+    throw new UsageError(`--${given} needs --${missing}: pass both or neither`);
+  }
+  return { mean: channels("mean", mean), std: channels("std", std) };
+}
+
+/** Makes sure that a new file can be written, before any work. */
+async function checkOut(path: string): Promise<void> {
+  const info = await Deno.stat(path).catch(() => null);
+  if (info?.isDirectory) {
+    throw new UsageError(`Cannot write "${path}": it is a folder; name a file`);
+  }
+  if (info) {
+    throw new Error(
+      `Cannot write "${path}": there is a file already; remove it or pass ` +
+        `another --out`,
+    );
+  }
+  try {
+    await Deno.mkdir(dirname(path), { recursive: true });
+  } catch (error) {
+    const inFile = error instanceof Deno.errors.AlreadyExists ||
+      error instanceof Deno.errors.NotADirectory;
+    if (!inFile) throw error;
+    throw new Error(
+      `Cannot write "${path}": a folder of it is a file; pass another --out`,
+    );
+  }
+}
+
+async function main(flags: Flags, context: ScriptContext): Promise<void> {
+  const { args, note, print } = context;
+  const [file] = flags._;
+  const attack = attackOf(flags, args);
+  const normalization = normalizationOf(flags);
+  const recorder = await Recorder.open("import", flags, null, context);
+  await checkOut(flags.out);
+  const { checkpoint, notes } = await importFile(file, {
+    ...(flags.arch ? { architecture: flags.arch as Architecture } : {}),
+    ...(flags.dataset ? { dataset: flags.dataset } : {}),
+    ...(flags.prefix !== undefined ? { prefix: flags.prefix } : {}),
+    ...normalization,
+    attack,
+  });
+  for (const sentence of notes) note(sentence);
+  if (!attack) {
+    note("Its card says standard training, as no --epsilon is given");
+  }
+  const { tensors } = checkpoint;
+  const card: Checkpoint["card"] = {
+    ...checkpoint.card,
+    command: ["import", ...args].map(quoted).join(" "),
+    versions: await versions(),
+    created: new Date().toISOString(),
+  };
+  await writeCheckpoint(flags.out, { card, tensors });
+  if (flags.json) {
+    const { architecture, form, width, dataset, epoch, extra } = card;
+    await recorder.write({
+      provider: "none",
+      weights: [{
+        role: "imported",
+        path: flags.out,
+        sha256: await weightsHash(tensors),
+      }],
+      metrics: {
+        architecture,
+        form,
+        width,
+        classes: card.classes.length,
+        dataset,
+        mean: card.mean,
+        std: card.std,
+        epoch,
+        ...extra,
+      },
+    }, flags.json);
+  }
+  print(flags.out);
+}
+
+if (import.meta.main) {
+  await runScript(import.meta, FLAGS, { positional: POSITIONAL }, main);
+}
