@@ -270,8 +270,8 @@ const GRAPHS: Readonly<Record<string, readonly [Outputs, number]>> = {
         node,
       ]),
     ),
-    // h; centred; scaled; two of the gradient of h; both gradients.
-    7,
+    // h; centred; scaled; the gradient of h; those of x and w.
+    6,
   ],
 };
 
