@@ -49,6 +49,8 @@ export {
   resize,
   type Size,
 } from "./image.ts";
+export { listImages } from "./_folder.ts";
+export { imageFiles } from "./image_folder.ts";
 export { montage, type MontageOptions, type MontageRow } from "./montage.ts";
 export { RESTRICTED_IMAGENET } from "./restricted_imagenet.ts";
 export {

@@ -124,6 +124,16 @@ export async function openData<S extends SplitName>(
   }
 }
 
+/** Flag of the size that images are read at. */
+export const SIZE_FLAG = {
+  size: {
+    type: "integer",
+    min: 8,
+    max: 1024,
+    help: "height and width of the images; the model's own if not given",
+  },
+} as const satisfies FlagTable;
+
 /** Flags of experiments that compare a robust network to a standard one. */
 export const MODEL_FLAGS = {
   model: {
@@ -135,6 +145,7 @@ export const MODEL_FLAGS = {
     type: "string",
     help: "standard network to put beside it",
   },
+  ...SIZE_FLAG,
 } as const satisfies FlagTable;
 
 /** A network and what it is in an experiment. */
@@ -143,18 +154,27 @@ export interface RoledNetwork {
   readonly model: LoadedNetwork;
 }
 
-/** Opens the networks of an experiment; they must see images of one size. */
+/**
+ * Opens the networks of an experiment; they must see images of one size,
+ * unless the flags ask for one.
+ */
 export async function openModels(
-  flags: { readonly model: string; readonly standard?: string },
+  flags: {
+    readonly model: string;
+    readonly standard?: string;
+    readonly size?: number;
+  },
   options: { readonly provider: Provider; readonly threads?: number },
 ): Promise<RoledNetwork[]> {
   const robust = await openModel(flags.model, options);
   if (flags.standard === undefined) return [{ role: "robust", model: robust }];
   const standard = await openModel(flags.standard, options);
-  if (standard.card.imageSize !== robust.card.imageSize) {
+  const isSame = standard.card.imageSize === robust.card.imageSize;
+  if (flags.size === undefined && !isSame) {
     throw new Error(
       `Cannot compare "${flags.model}" with "${flags.standard}": their images ` +
-        `are of ${robust.card.imageSize} and ${standard.card.imageSize} pixels`,
+        `are of ${robust.card.imageSize} and ${standard.card.imageSize} pixels; ` +
+        `pass --size`,
     );
   }
   return [
