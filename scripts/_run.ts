@@ -430,7 +430,7 @@ export function datasetProgress(progress: Progress): {
 }
 
 /** Makes sure that a file can be written where the user wants it. */
-async function checkFile(path: string): Promise<void> {
+export async function checkFile(path: string): Promise<void> {
   await Deno.mkdir(dirname(path), { recursive: true });
   const info = await Deno.stat(path).catch(() => null);
   if (info?.isDirectory) {
