@@ -78,6 +78,20 @@ export async function imagesIn(path: string): Promise<string[]> {
 }
 
 /**
+ * Paths of all PNG and JPEG files below a folder, each folder's own before
+ * those of the folders in it, sorted by code unit. Hidden folders are left out.
+ *
+ * @param path A folder
+ */
+export async function listImages(path: string): Promise<string[]> {
+  const paths = await imagesIn(path);
+  for (const name of await foldersIn(path)) {
+    paths.push(...await listImages(`${path}/${name}`));
+  }
+  return paths;
+}
+
+/**
  * Folder of a split.
  *
  * @throws {Deno.errors.NotFound} If there is none

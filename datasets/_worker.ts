@@ -59,9 +59,16 @@ export interface Failure {
   readonly message: string;
 }
 
+/** Images made from files; the rows of those that failed are 0. */
+export interface MadeFromFiles {
+  readonly data: Float32Array<ArrayBuffer>;
+  readonly failures: readonly Failure[];
+}
+
 /** What each job results in. */
-export type ResultOf<J extends Job> = J extends PackedJob | FilesJob
+export type ResultOf<J extends Job> = J extends PackedJob
   ? Float32Array<ArrayBuffer>
+  : J extends FilesJob ? MadeFromFiles
   : J extends DecodeJob ? readonly Failure[]
   : null;
 
@@ -86,22 +93,25 @@ function makePacked(job: PackedJob): Float32Array<ArrayBuffer> {
   return out;
 }
 
-async function makeFromFiles(
-  job: FilesJob,
-): Promise<Float32Array<ArrayBuffer>> {
+async function makeFromFiles(job: FilesJob): Promise<MadeFromFiles> {
   const { fitImage, readImage } = await import("./image.ts");
   const { paths, indices, size, augmentation, seed } = job;
   const length = 3 * size * size;
-  const out = new Float32Array(paths.length * length);
-  for (const [i, path] of paths.entries()) {
-    const image = await readImage(path);
-    const random = new Random(seed, ["image", indices[i]]);
-    const made = augmentation === "none"
-      ? fitImage(image, size)
-      : augmentLarge(image, size, random);
-    out.set(made.data, i * length);
+  const data = new Float32Array(paths.length * length);
+  const failures: Failure[] = [];
+  for (const [position, path] of paths.entries()) {
+    try {
+      const image = await readImage(path);
+      const random = new Random(seed, ["image", indices[position]]);
+      const made = augmentation === "none"
+        ? fitImage(image, size)
+        : augmentLarge(image, size, random);
+      data.set(made.data, position * length);
+    } catch (error) {
+      failures.push({ position, message: messageOf(error) });
+    }
   }
-  return out;
+  return { data, failures };
 }
 
 async function decode(job: DecodeJob): Promise<readonly Failure[]> {
@@ -136,12 +146,13 @@ function run(job: Job): unknown {
 
 const scope = globalThis as unknown as DedicatedWorkerGlobalScope;
 
-scope.onmessage = async ({ data }: MessageEvent<Job>) => {
+scope.onmessage = async ({ data: job }: MessageEvent<Job>) => {
   try {
-    const result = await run(data);
-    const transfer = result instanceof Float32Array
-      ? [result.buffer as ArrayBuffer]
-      : [];
+    const result = await run(job);
+    const data = result instanceof Float32Array
+      ? result
+      : (result as Partial<MadeFromFiles> | null)?.data;
+    const transfer = data ? [data.buffer as ArrayBuffer] : [];
     scope.postMessage({ ok: true, result } satisfies Reply, transfer);
   } catch (error) {
     const message = messageOf(error);

@@ -3,8 +3,9 @@
  *
  * @module
  */
-import { type Random, type Tensor, tensor } from "../core/mod.ts";
+import { type Random, sizeOf, type Tensor, tensor } from "../core/mod.ts";
 import { Pool } from "./_pool.ts";
+import type { Failure, MadeFromFiles } from "./_worker.ts";
 import { type Augmentation, AUGMENTATIONS } from "./augment.ts";
 import type { Split } from "./dataset.ts";
 
@@ -28,6 +29,13 @@ export interface BatchOptions {
   readonly prefetch?: number;
   /** Worker threads; 1 if left out, all processors for files. */
   readonly workers?: number;
+  /**
+   * Receives one sentence about each image that cannot be decoded, and a count
+   * at the end. Such images are left out; with `dropLast`, where batches are of
+   * one size, another image of the batch takes the place. Without this they
+   * are an error.
+   */
+  readonly onWarning?: (message: string) => void;
   /** Stops the generator, which then throws the signal's reason. */
   readonly signal?: AbortSignal;
 }
@@ -61,7 +69,8 @@ export function batchCount(
  * run it to its end, leave its loop, or call its `return()`.
  *
  * @throws {RangeError} If a number is out of range
- * @throws {Error} If a file cannot be decoded, naming it
+ * @throws {Error} If a file cannot be decoded, naming it, and there is no
+ * `onWarning`
  *
  * @example
  * ```ts
@@ -106,11 +115,12 @@ export async function* batches(
   const seed = random.stream("augmentation", epoch).uint32();
   const count = batchCount(split, options);
 
+  let failed = 0;
   using pool = new Pool(workers);
   const abort = () => pool.close(signal?.reason);
   signal?.addEventListener("abort", abort);
   try {
-    const queue: Promise<Batch>[] = [];
+    const queue: Promise<MadeBatch>[] = [];
     for (let next = start, made = start; made < count; made++) {
       while (next < count && next <= made + prefetch) {
         const indices = sequence.slice(
@@ -122,11 +132,68 @@ export async function* batches(
         queue.push(batch);
         next++;
       }
-      yield await queue.shift()!;
+      const { batch, failures } = await queue.shift()!;
+      if (failures.length > 0 && !options.onWarning) {
+        throw new Error(failures[0].message);
+      }
+      for (const { message } of failures) options.onWarning!(message);
+      failed += failures.length;
+      const kept = withoutFailures(batch, failures, options);
+      if (kept) yield kept;
     }
   } finally {
     signal?.removeEventListener("abort", abort);
+    if (failed > 0) {
+      options.onWarning?.(
+        `Left out ${failed} of ${split.size} images of the ${split.name} split`,
+      );
+    }
   }
+}
+
+interface MadeBatch {
+  readonly batch: Batch;
+  /** Images that could not be decoded, by position in the batch. */
+  readonly failures: readonly Failure[];
+}
+
+/** A batch without some images, or with others in their place; null if empty. */
+function withoutFailures(
+  batch: Batch,
+  failures: readonly Failure[],
+  { dropLast = false }: Pick<BatchOptions, "dropLast">,
+): Batch | null {
+  if (failures.length === 0) return batch;
+  const { images, labels, indices } = batch;
+  const bad = new Set(failures.map(({ position }) => position));
+  const positions = [...labels.keys()];
+  const good = positions.filter((position) => !bad.has(position));
+  if (good.length === 0) {
+    if (!dropLast) return null;
+    throw new Error(
+      `Cannot make a batch as none of its ${labels.length} images can be ` +
+        `decoded: ${failures[0].message}`,
+    );
+  }
+  const rows = dropLast
+    ? positions.map((position) =>
+      good.findLast((other) => other <= position) ?? good[0]
+    )
+    : good;
+  const shape = images.shape.slice(1);
+  const length = sizeOf(shape);
+  const data = new Float32Array(rows.length * length);
+  rows.forEach((from, to) =>
+    data.set(
+      images.data.subarray(from * length, (from + 1) * length),
+      to * length,
+    )
+  );
+  return {
+    images: tensor(data, [rows.length, ...shape]),
+    labels: Uint32Array.from(rows, (i) => labels[i]),
+    indices: Uint32Array.from(rows, (i) => indices[i]),
+  };
 }
 
 interface MakeOptions {
@@ -139,7 +206,7 @@ async function makeBatch(
   split: Split,
   indices: Uint32Array,
   { augmentation, seed, pool }: MakeOptions,
-): Promise<Batch> {
+): Promise<MadeBatch> {
   const { source, imageShape } = split;
   const size = imageShape[1];
   // One image is quick to make from bytes, so workers share an epoch by
@@ -148,7 +215,7 @@ async function makeBatch(
     ? Math.min(pool.size, indices.length)
     : 1;
   const step = Math.ceil(indices.length / parts);
-  const jobs: Promise<Float32Array<ArrayBuffer>>[] = [];
+  const jobs: Promise<MadeFromFiles>[] = [];
   for (let from = 0; from < indices.length; from += step) {
     const some = indices.slice(from, from + step);
     const making = { indices: some, size, augmentation, seed };
@@ -159,20 +226,29 @@ async function makeBatch(
           paths: Array.from(some, (i) => source.paths[i]),
           ...making,
         })
-        : pool.run({ kind: "packed", pixels: source.pixels, ...making }),
+        : pool.run({ kind: "packed", pixels: source.pixels, ...making })
+          .then((data) => ({ data, failures: [] })),
     );
   }
   const made = await Promise.all(jobs);
   const data = made.length === 1
-    ? made[0]
+    ? made[0].data
     : new Float32Array(indices.length * 3 * size * size);
   if (made.length > 1) {
-    made.forEach((part, i) => data.set(part, i * step * 3 * size * size));
+    made.forEach((part, i) => data.set(part.data, i * step * 3 * size * size));
   }
   return {
-    images: tensor(data, [indices.length, ...imageShape]),
-    labels: Uint32Array.from(indices, (i) => split.labels[i]),
-    indices,
+    batch: {
+      images: tensor(data, [indices.length, ...imageShape]),
+      labels: Uint32Array.from(indices, (i) => split.labels[i]),
+      indices,
+    },
+    failures: made.flatMap(({ failures }, i) =>
+      failures.map(({ position, message }) => ({
+        position: i * step + position,
+        message,
+      }))
+    ),
   };
 }
 

@@ -50,6 +50,16 @@ const FILES: Readonly<Record<SplitName, readonly string[]>> = {
   test: ["test_batch.bin"],
 };
 
+/** Official binary files: of which split, how long, with how many images. */
+export const CIFAR10_FILES = (["train", "test"] as const).flatMap((split) =>
+  FILES[split].map((file) => ({
+    split,
+    file,
+    bytes: RECORDS * RECORD,
+    records: RECORDS,
+  }))
+);
+
 const ARCHIVES = ["cifar-10-binary.tar.gz"];
 const FOLDERS = ["cifar-10-batches-bin", "cifar10", "cifar-10"];
 

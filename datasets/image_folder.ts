@@ -18,9 +18,11 @@ import {
 import {
   type Dataset,
   makeDataset,
+  makeSplit,
   NORMALIZATION,
   type OpenOptions,
   type Rgb,
+  type Split,
   type SplitName,
 } from "./dataset.ts";
 
@@ -49,6 +51,22 @@ export async function openImageFolder<S extends SplitName>(
     folderOf: flat ? () => Promise.resolve(root) : undefined,
     root,
   }, options);
+}
+
+/**
+ * Image files as a split without labels (all are 0), decoded when needed.
+ *
+ * @param paths PNG and JPEG files
+ * @param size Height and width of the images in pixels
+ * @throws {RangeError} If the size is not an integer from 8 to 1024
+ */
+export function imageFiles(paths: readonly string[], size: number): Split {
+  return makeSplit({
+    name: "test",
+    imageShape: [3, checkSize(size), size],
+    labels: new Uint32Array(paths.length),
+    source: { kind: "files", paths },
+  });
 }
 
 /** Folders of all splits that exist. */

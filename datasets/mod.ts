@@ -49,6 +49,15 @@ export {
   resize,
   type Size,
 } from "./image.ts";
+export {
+  type Examination,
+  examineData,
+  type ExaminedSplit,
+  type ExamineOptions,
+  type Finding,
+} from "./doctor.ts";
+export { listImages } from "./_folder.ts";
+export { imageFiles } from "./image_folder.ts";
 export { montage, type MontageOptions, type MontageRow } from "./montage.ts";
 export { RESTRICTED_IMAGENET } from "./restricted_imagenet.ts";
 export {

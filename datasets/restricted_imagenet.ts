@@ -59,7 +59,7 @@ function parseClasses(text: string, path: string): WordNet {
  * ImageNet index by wnid: from `classes.tsv`, else by sorting the folders if
  * there are 1000.
  */
-async function readWordNet(
+export async function readWordNet(
   root: string,
   folders: readonly string[],
 ): Promise<WordNet> {

@@ -26,6 +26,7 @@ export {
 } from "./checkpoint.ts";
 export type { Json, JsonObject, Rule } from "./json.ts";
 export * as rules from "./json.ts";
+export { encodeNpy } from "./npy.ts";
 export {
   type ImportedWeights,
   type ImportOptions,

@@ -63,6 +63,11 @@ export interface ExportOptions {
    */
   readonly externalFile?: string;
   /**
+   * Shapes of inputs and outputs by name, instead of their own: a text names a
+   * size that is known when the model runs. See `exportDynamicModel()`.
+   */
+  readonly shapes?: ReadonlyMap<string, readonly (number | string)[]>;
+  /**
    * Take the CPU provider's own kernels, with this many channels in a block:
    * the model then runs on that provider alone.
    */
@@ -97,6 +102,12 @@ export interface ExportedModel {
 /** Constants of at least this many bytes go to the external file. */
 const EXTERNAL_BYTES = 1024;
 
+/** Most bytes that readers of protobuf accept. */
+const MAX_PROTOBUF_BYTES = 2 ** 31 - 1;
+
+/** Bytes kept for what is not weights: nodes, names, metadata. */
+const HEADROOM = 2 ** 24;
+
 /**
  * Writes the graph of some nodes as an ONNX model.
  *
@@ -104,6 +115,7 @@ const EXTERNAL_BYTES = 1024;
  * @param options Constants, metadata, where large constants go
  * @throws {TypeError} If two inputs, or an input and an output, share a name,
  * or a constant does not have the shape of its parameter
+ * @throws {RangeError} If the bytes would be more than protobuf allows
  */
 export function exportModel(
   outputs: Readonly<Record<string, Node>>,
@@ -181,6 +193,18 @@ export function exportModel(
     return { name, dtype: node.dtype, shape: node.shape };
   });
 
+  const inline = initializers.reduce(
+    (total, { rawData }) => total + (rawData?.length ?? 0),
+    0,
+  );
+  if (inline > MAX_PROTOBUF_BYTES - HEADROOM) {
+    throw new RangeError(
+      `Cannot write an ONNX model with ${inline} bytes of weights inside: a ` +
+        `file may have ${MAX_PROTOBUF_BYTES}; export a smaller network`,
+    );
+  }
+  const describe = (info: ValueInfo) =>
+    valueInfoProto(info, options.shapes?.get(info.name));
   const bytes = encodeModel({
     irVersion: IR_VERSION,
     producerName: "robust-reps",
@@ -188,8 +212,8 @@ export function exportModel(
       name: "robust-reps",
       node: nodes,
       initializer: initializers,
-      input: inputs.map(valueInfoProto),
-      output: infos.map(valueInfoProto),
+      input: inputs.map(describe),
+      output: infos.map(describe),
     },
     opsetImport: [...domains].map((domain) => ({
       domain,
@@ -280,8 +304,13 @@ function attributeProto([name, value]: [string, Attribute]): AttributeProto {
   return { name, s: new TextEncoder().encode(value.string), type: 3 };
 }
 
-function valueInfoProto({ name, dtype, shape }: ValueInfo): ValueInfoProto {
-  const dim = shape.map((size) => ({ dimValue: BigInt(size) }));
+function valueInfoProto(
+  { name, dtype, shape }: ValueInfo,
+  sizes: readonly (number | string)[] = shape,
+): ValueInfoProto {
+  const dim = sizes.map((size) =>
+    typeof size === "string" ? { dimParam: size } : { dimValue: BigInt(size) }
+  );
   return {
     name,
     type: { tensorType: { elemType: DATA_TYPE[dtype], shape: { dim } } },

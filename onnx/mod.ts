@@ -4,6 +4,13 @@
  * @module
  */
 export {
+  BATCH_SYMBOL,
+  type DynamicExportOptions,
+  type DynamicModel,
+  type DynamicValueInfo,
+  exportDynamicModel,
+} from "./dynamic.ts";
+export {
   type ExportedModel,
   exportModel,
   type ExportOptions,

@@ -37,6 +37,8 @@ export interface EvaluateOptions {
   readonly seed?: number;
   /** Receives the number of images done. */
   readonly onProgress?: (done: number) => void;
+  /** As that of `batches()`: images that cannot be decoded are left out. */
+  readonly onWarning?: (message: string) => void;
   /** Stops the evaluation: the promise rejects with its reason. */
   readonly signal?: AbortSignal;
 }
@@ -145,6 +147,8 @@ export async function evaluate(
     augmentation: "none",
     random,
     epoch: 0,
+    onWarning: options.onWarning,
+    signal,
   });
   for await (const batch of stream) {
     signal?.throwIfAborted();
@@ -195,6 +199,12 @@ export async function evaluate(
     if (clean.length >= limit) break;
   }
   const images = clean.length;
+  if (images === 0) {
+    throw new Error(
+      `Cannot evaluate on the ${split.name} split: none of its ${split.size} ` +
+        `images can be decoded`,
+    );
+  }
   const fraction = (flags: readonly boolean[]) =>
     flags.filter(Boolean).length / images;
   return {

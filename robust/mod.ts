@@ -7,6 +7,14 @@
  *
  * @module
  */
+export {
+  EXPORT_KINDS,
+  EXPORT_OBJECTIVES,
+  type ExportKind,
+  exportNetwork,
+  type ExportObjective,
+  type NetworkExportOptions,
+} from "./export.ts";
 export { type Ball, BALLS, type Norm, NORMS } from "./ball.ts";
 export {
   coordinateObjective,

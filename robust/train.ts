@@ -166,6 +166,8 @@ export interface TrainOptions extends RunOptions {
    * with: copy what is to outlive the promise.
    */
   readonly onCheckpoint?: (state: TrainState) => Promise<void>;
+  /** As that of `batches()`, in each epoch. */
+  readonly onWarning?: (message: string) => void;
   /** Least seconds between two saves (default 60). */
   readonly checkpointSeconds?: number;
   /** Stops after the step under way, saves, and rejects with its reason. */
@@ -303,6 +305,7 @@ export async function train(
         epoch,
         start: step,
         dropLast: true,
+        onWarning: options.onWarning,
       });
       for await (const { images, labels } of stream) {
         const started = performance.now();

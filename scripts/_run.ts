@@ -130,6 +130,16 @@ export async function openData<S extends SplitName>(
   }
 }
 
+/** Flag of the size that images are read at. */
+export const SIZE_FLAG = {
+  size: {
+    type: "integer",
+    min: 8,
+    max: 1024,
+    help: "height and width of the images; the model's own if not given",
+  },
+} as const satisfies FlagTable;
+
 /** Flags of experiments that compare a robust network to a standard one. */
 export const MODEL_FLAGS = {
   model: {
@@ -142,6 +152,7 @@ export const MODEL_FLAGS = {
     type: "string",
     help: "standard network to put beside it",
   },
+  ...SIZE_FLAG,
 } as const satisfies FlagTable;
 
 /** A network and what it is in an experiment. */
@@ -150,18 +161,27 @@ export interface RoledNetwork {
   readonly model: LoadedNetwork;
 }
 
-/** Opens the networks of an experiment; they must see images of one size. */
+/**
+ * Opens the networks of an experiment; they must see images of one size,
+ * unless the flags ask for one.
+ */
 export async function openModels(
-  flags: { readonly model: string; readonly standard?: string },
+  flags: {
+    readonly model: string;
+    readonly standard?: string;
+    readonly size?: number;
+  },
   options: { readonly provider: Provider; readonly threads?: number },
 ): Promise<RoledNetwork[]> {
   const robust = await openModel(flags.model, options);
   if (flags.standard === undefined) return [{ role: "robust", model: robust }];
   const standard = await openModel(flags.standard, options);
-  if (standard.card.imageSize !== robust.card.imageSize) {
+  const isSame = standard.card.imageSize === robust.card.imageSize;
+  if (flags.size === undefined && !isSame) {
     throw new Error(
       `Cannot compare "${flags.model}" with "${flags.standard}": their images ` +
-        `are of ${robust.card.imageSize} and ${standard.card.imageSize} pixels`,
+        `are of ${robust.card.imageSize} and ${standard.card.imageSize} pixels; ` +
+        `pass --size`,
     );
   }
   return [
@@ -417,7 +437,7 @@ export function datasetProgress(progress: Progress): {
 }
 
 /** Makes sure that a file can be written where the user wants it. */
-async function checkFile(path: string): Promise<void> {
+export async function checkFile(path: string): Promise<void> {
   await Deno.mkdir(dirname(path), { recursive: true });
   const info = await Deno.stat(path).catch(() => null);
   if (info?.isDirectory) {

@@ -32,6 +32,7 @@ import {
   openModel,
   percent,
   Recorder,
+  SIZE_FLAG,
   weightsOf,
 } from "./_run.ts";
 
@@ -79,6 +80,7 @@ export const FLAGS = {
     help: "runs per image; more than 1 start at random points",
   },
   limit: { type: "integer", min: 1, help: "test this many images" },
+  ...SIZE_FLAG,
   batchSize: { type: "integer", default: 100, min: 1, help: "images per run" },
   out: { type: "path", help: "folder for the record (default: none)" },
   ...COMMON_FLAGS,
@@ -132,7 +134,7 @@ export async function main(
     data: flags.data,
     splits: ["test"],
     limit: flags.limit,
-    size: card.imageSize,
+    size: flags.size ?? card.imageSize,
   }, context);
   try {
     if (dataset.classes.length !== card.classes.length) {
@@ -158,6 +160,7 @@ export async function main(
       batchSize: flags.batchSize,
       seed: flags.seed,
       onProgress: (done) => task.update(done),
+      onWarning: note,
       signal,
     });
     task.done();

@@ -128,10 +128,11 @@ export async function main(
   const device = await openDevice(flags, note);
   const models = await openModels(flags, device);
   const [first] = models;
-  const ends = await readImages(flags._, first.model.card);
+  const imageSize = flags.size ?? first.model.card.imageSize;
+  const ends = await readImages(flags._, { imageSize });
   const options = {
     ...flags,
-    stepSize: flags.stepSize ?? stepSizeFor(first.model.card),
+    stepSize: flags.stepSize ?? stepSizeFor({ imageSize }),
     signal,
   };
   const pixels = lerp(rows(ends, 0, 1), rows(ends, 1, 2), flags.frames);

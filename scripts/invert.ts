@@ -151,7 +151,8 @@ export async function main(
   const device = await openDevice(flags, note);
   const models = await openModels(flags, device);
   const { card } = models[0].model;
-  const targets = await readImages(paths, card);
+  const imageSize = flags.size ?? card.imageSize;
+  const targets = await readImages(paths, { imageSize });
   const seeds = await readSeeds(flags.from, targets, flags.seed);
   const figure: { label: string; images: Tensor }[] = [
     { label: "target", images: targets },
@@ -163,7 +164,7 @@ export async function main(
     const task = progress.start(`invert (${role})`, flags.steps);
     const { images, distances } = await invert(model, targets, seeds, {
       ...flags,
-      stepSize: flags.stepSize ?? stepSizeFor(card),
+      stepSize: flags.stepSize ?? stepSizeFor({ imageSize }),
       signal,
       onProgress: (step) => task.update(Math.min(step, flags.steps)),
     });

@@ -568,6 +568,11 @@ async function trainInto(
     written = state;
   };
 
+  const warned = new Set<string>();
+  const onWarning = (message: string) => {
+    if (!warned.has(message)) note(message);
+    warned.add(message);
+  };
   const test = (dataset.splits as Partial<Dataset["splits"]>).test;
   const onEpoch = async (
     network: Network,
@@ -580,6 +585,7 @@ async function trainInto(
     const result = await evaluate(network, test, {
       attack,
       limit: count,
+      onWarning,
       onProgress: (done) => task.update(done),
       signal,
     });
@@ -590,12 +596,12 @@ async function trainInto(
         `${
           percent(result.adversarial!)
         } under PGD-${attack.steps} at epsilon ` +
-        `${attack.epsilon.toFixed(3)} (${count} images)`,
+        `${attack.epsilon.toFixed(3)} (${result.images} images)`,
     );
     return {
       clean: result.clean,
       adversarial: result.adversarial!,
-      images: count,
+      images: result.images,
       epsilon: attack.epsilon,
       steps: attack.steps,
       stepSize: attack.stepSize,
@@ -622,6 +628,7 @@ async function trainInto(
         }
       },
       onEpoch,
+      onWarning,
       onCheckpoint: write,
     });
     // A run that ended between two of its files has nothing left to train.

@@ -212,6 +212,29 @@ Deno.test("batches() decodes files, any number of workers alike", async () => {
     }
 
     await Deno.writeTextFile(paths[1], "not an image");
+    const reason = `Cannot decode "${paths[1]}" as it is neither PNG nor ` +
+      `JPEG: convert it first`;
+    for (const workers of [1, 2]) {
+      const warnings: string[] = [];
+      const onWarning = (message: string) => warnings.push(message);
+      const options = { batchSize: 2, random, workers, onWarning };
+      const kept = await all(split, options);
+      assertEquals(kept.map(({ indices }) => [...indices]), [[0], [2, 3], [4]]);
+      assertEquals(kept.map(({ labels }) => [...labels]), [[0], [0, 1], [0]]);
+      assertEquals(kept[0].images, await split.load([0]));
+      assertEquals(kept[1].images, await split.load([2, 3]));
+      const full = await all(split, { ...options, dropLast: true });
+      assertEquals(full.map(({ indices }) => [...indices]), [[0, 0], [2, 3]]);
+      assertEquals(full[0].images, await split.load([0, 0]));
+      const count = "Left out 1 of 5 images of the test split";
+      assertEquals(warnings, [reason, count, reason, count]);
+    }
+    await assertRejects(
+      () =>
+        all(split, { batchSize: 1, random, dropLast: true, onWarning() {} }),
+      Error,
+      `none of its 1 images can be decoded: ${reason}`,
+    );
     await assertRejects(
       () => all(split, { batchSize: 5, random, workers: 2 }),
       Error,

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals, assertMatch } from "@std/assert";
 import { fileURLToPath } from "node:url";
 import { Image } from "imagescript";
 import { parseRun, type Run } from "../../robust/run.ts";
@@ -33,6 +33,9 @@ interface ScriptOptions {
   readonly permissions?: readonly string[];
 }
 
+/** Scripts with permissions of their own in deno.json. */
+const OWN_PERMISSIONS = { download: true, doctor: true };
+
 /** The command of a script; asking for a permission would end it. */
 export function command(
   script: string,
@@ -40,7 +43,7 @@ export function command(
   { cwd = ROOT, permissions }: ScriptOptions = {},
 ): Deno.Command {
   const granted = permissions ??
-    [script === "download" ? "-P=download" : "-P"];
+    [script in OWN_PERMISSIONS ? `-P=${script}` : "-P"];
   return new Deno.Command(Deno.execPath(), {
     args: [
       ...["run", "--quiet", "--no-prompt", "--no-check", ...granted],
@@ -76,6 +79,23 @@ export async function succeed(
   const { code, stdout, stderr } = await run(script, args, options);
   assertEquals(code, 0, `${script} ${args.join(" ")} failed:\n${stderr}`);
   return stdout;
+}
+
+/** Checks for one sentence and nothing else on both streams. */
+export function assertSentence(
+  ended: Ended,
+  code: number,
+  wanted: RegExp,
+): void {
+  const { stdout, stderr } = ended;
+  assertEquals(stdout, "");
+  const [line, ...rest] = stderr.split("\n");
+  assertEquals(rest, [""], stderr);
+  assert(line.startsWith("error: "), line);
+  assertMatch(line, wanted);
+  // No stack, no name of an error's class.
+  assert(!/\bat .*:\d+:\d+|\bError\b/.test(line), line);
+  assertEquals(ended.code, code, line);
 }
 
 /** Reads the record in a run's folder, or a file of `--json`. */

@@ -2,11 +2,11 @@
  * What goes wrong for users: each mistake gives one sentence that says what to
  * do, the right exit code, and leaves files as they were.
  */
-import { assert, assertEquals, assertMatch } from "@std/assert";
+import { assertEquals, assertMatch } from "@std/assert";
 import { decodeSafetensors, encodeSafetensors } from "../../models/mod.ts";
 import { readCheckpoint } from "../../models/files.ts";
 import {
-  type Ended,
+  assertSentence,
   filesBelow,
   recordOf,
   run,
@@ -84,19 +84,6 @@ function withArchitecture(model: Uint8Array): Uint8Array {
   const { tensors, metadata } = decodeSafetensors(model, "model");
   const card = metadata.card.replace('"resnet10"', '"resnet11"');
   return encodeSafetensors(tensors, { ...metadata, card });
-}
-
-/** Checks for one sentence and nothing else on both streams. */
-function assertSentence(ended: Ended, code: number, wanted: RegExp): void {
-  const { stdout, stderr } = ended;
-  assertEquals(stdout, "");
-  const [line, ...rest] = stderr.split("\n");
-  assertEquals(rest, [""], stderr);
-  assert(line.startsWith("error: "), line);
-  assertMatch(line, wanted);
-  // No stack, no name of an error's class.
-  assert(!/\bat .*:\d+:\d+|\bError\b/.test(line), line);
-  assertEquals(ended.code, code, line);
 }
 
 /** Arguments, exit code, and what the sentence must say. */
