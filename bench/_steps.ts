@@ -5,7 +5,7 @@
  * @module
  */
 import {
-  constant,
+  input,
   type NamedTensors,
   Random,
   type Tensor,
@@ -42,7 +42,8 @@ async function weights(
 ): Promise<NamedTensors> {
   const initial = initializeModel(spec, random);
   const images = random.stream("statistics").uniformTensor(shape, 0, 1);
-  const { updates } = buildModel(spec, constant(images), { training: true });
+  const x = input("statistics", shape);
+  const { updates } = buildModel(spec, x, { training: true });
   const none = Object.fromEntries(
     Array.from(updates.keys(), (name) => {
       const { data, shape } = initial[name] as Tensor;
@@ -55,7 +56,7 @@ async function weights(
     ...options,
     constants: { ...initial, ...none },
   });
-  const moved = await program.run({});
+  const moved = await program.run({ statistics: images });
   await program.release();
   const statistics = Object.entries(moved).map(([name, value]) => {
     const { data, shape } = value as Tensor;

@@ -6,8 +6,8 @@
 import {
   type Attributes,
   GRADIENT_OVERRIDE,
-  input,
   Node,
+  parameter,
   scalarValue,
   topologicalOrder,
 } from "./graph.ts";
@@ -144,7 +144,7 @@ function attributesKey(attributes: Attributes): string {
 export interface Hoisted {
   /** What depends on parameters alone, by name. */
   readonly prepared: Readonly<Record<string, Node>>;
-  /** The rest, with inputs of those names. */
+  /** The rest, with parameters of those names. */
   readonly outputs: readonly Node[];
 }
 
@@ -153,24 +153,30 @@ export interface Hoisted {
  * with BatchNorm folded in: computed once, it serves many runs.
  *
  * @param outputs Nodes to compute
+ * @param isHoisted Tells by name which parameters count; others are as inputs
  */
-export function hoistParameters(outputs: readonly Node[]): Hoisted {
+export function hoistParameters(
+  outputs: readonly Node[],
+  isHoisted: (name: string) => boolean = () => true,
+): Hoisted {
   const varies = new Set<Node>();
   const learned = new Set<Node>();
   const frontier = new Map<Node, Node>();
   for (const node of topologicalOrder(outputs, dependencies)) {
     const inputs = dependencies(node);
-    if (node.kind === "input" || inputs.some((x) => varies.has(x))) {
+    const isParameter = node.kind === "parameter" && isHoisted(node.name);
+    const isFed = node.kind === "input" ||
+      (node.kind === "parameter" && !isParameter);
+    if (isFed || inputs.some((x) => varies.has(x))) {
       varies.add(node);
       for (const x of inputs) {
         if (x.kind !== "op" || varies.has(x) || !learned.has(x)) continue;
+        if (x.dtype !== "float32") continue;
         if (frontier.has(x)) continue;
         const name = `prepared:${frontier.size}`;
-        frontier.set(x, input(name, x.shape, x.dtype));
+        frontier.set(x, parameter(name, x.shape));
       }
-    } else if (
-      node.kind === "parameter" || inputs.some((x) => learned.has(x))
-    ) {
+    } else if (isParameter || inputs.some((x) => learned.has(x))) {
       learned.add(node);
     }
   }

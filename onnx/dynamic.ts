@@ -89,7 +89,7 @@ export function exportDynamicModel(
 ): DynamicModel {
   const [first, second] = PROBES.map(build);
   const [a, b] = [first, second].map((outputs) =>
-    lower(Object.values(outputs), options)
+    lower(Object.values(outputs))
   );
   const twins = pair(a, b);
   const dynamic = new Dynamic(twins).outputs(a);

@@ -67,22 +67,19 @@ export interface ExportOptions {
    * size that is known when the model runs. See `exportDynamicModel()`.
    */
   readonly shapes?: ReadonlyMap<string, readonly (number | string)[]>;
-  /**
-   * Take the CPU provider's own kernels, with this many channels in a block:
-   * the model then runs on that provider alone.
-   */
-  readonly block?: number;
 }
 
-/** Replaces what ONNX lacks, takes a target's kernels, and simplifies. */
-export function lower(
-  outputs: readonly Node[],
-  { constants = {}, block }: Pick<ExportOptions, "constants" | "block">,
-): Node[] {
+/**
+ * Replaces what ONNX lacks, and simplifies.
+ *
+ * @param outputs Nodes to compute
+ * @param block Take the CPU provider's own kernels, with this many channels in
+ * a block: the graph then runs on that provider alone
+ * @returns Equal nodes, in the same order
+ */
+export function lower(outputs: readonly Node[], block?: number): Node[] {
   const once = simplify(outputs);
-  return simplify(
-    block ? useBlockedKernels(once, { block, constants }) : expandOps(once),
-  );
+  return simplify(block ? useBlockedKernels(once, block) : expandOps(once));
 }
 
 /** An ONNX model and what it needs and gives. */
@@ -122,7 +119,7 @@ export function exportModel(
   options: ExportOptions = {},
 ): ExportedModel {
   const { constants = {}, metadata = {}, externalFile } = options;
-  const results = lower(Object.values(outputs), options);
+  const results = lower(Object.values(outputs));
   const names = new Map<Node, string>();
   const inputs: ValueInfo[] = [];
   const nodes: NodeProto[] = [];

@@ -212,10 +212,34 @@ export async function compile(
   outputs: Readonly<Record<string, Node>>,
   options: CompileOptions = {},
 ): Promise<Program> {
+  const { constants = {}, provider = "cpu" } = options;
+  const block = await blockFor(provider);
+  if (!block) return await load(outputs, options);
+  // Packed here, weights are not packed anew in every run, as they would be
+  // by operators that ONNX Runtime does not fold.
+  const { prepared, rest } = stagesOf(
+    outputs,
+    block,
+    (name) => Object.hasOwn(constants, name),
+  );
+  if (Object.keys(prepared).length === 0) return await load(rest, options);
+  const prepare = await load(prepared, { ...options, constants: {} });
+  const values = await prepare.run(constants);
+  await prepare.release();
+  return await load(rest, {
+    ...options,
+    constants: { ...constants, ...values },
+  });
+}
+
+/** Makes a program from nodes as they are. */
+async function load(
+  outputs: Readonly<Record<string, Node>>,
+  options: CompileOptions,
+): Promise<Program> {
   const { constants, provider = "cpu" } = options;
   const externalFile = "constants";
-  const block = await blockFor(provider);
-  const model = exportModel(outputs, { constants, externalFile, block });
+  const model = exportModel(outputs, { constants, externalFile });
   const session = await createSession(
     model.bytes,
     { ...options, provider },
@@ -230,6 +254,21 @@ export async function compile(
     model.outputs,
     provider,
   );
+}
+
+/** A graph in two parts: what depends on some parameters alone, and the rest. */
+function stagesOf(
+  outputs: Readonly<Record<string, Node>>,
+  block: number | undefined,
+  isPrepared?: (name: string) => boolean,
+): Record<"prepared" | "rest", Readonly<Record<string, Node>>> {
+  const lowered = lower(Object.values(outputs), block);
+  const { prepared, outputs: rest } = hoistParameters(lowered, isPrepared);
+  const names = Object.keys(outputs);
+  return {
+    prepared,
+    rest: Object.fromEntries(names.map((name, i) => [name, rest[i]])),
+  };
 }
 
 /** Two programs made from one graph, see `compileStages()`. */
@@ -252,18 +291,11 @@ export async function compileStages(
   outputs: Readonly<Record<string, Node>>,
   options: CompileOptions = {},
 ): Promise<Stages> {
-  const { constants, provider = "cpu" } = options;
-  const block = await blockFor(provider);
-  const lowered = lower(Object.values(outputs), { constants, block });
-  const split = hoistParameters(lowered);
-  const names = Object.keys(outputs);
-  const rest = Object.fromEntries(names.map((name, i) => [
-    name,
-    split.outputs[i],
-  ]));
+  const block = await blockFor(options.provider ?? "cpu");
+  const { prepared, rest } = stagesOf(outputs, block);
   return {
-    prepare: await compile(split.prepared, options),
-    step: await compile(rest, options),
+    prepare: await load(prepared, options),
+    step: await load(rest, options),
   };
 }
 
