@@ -58,10 +58,10 @@ export interface ExportOptions {
   /** Stored in the file, such as the model's card. */
   readonly metadata?: Readonly<Record<string, string>>;
   /**
-   * Leave large constants out of the bytes and return them beside: the file
-   * then names `externalFile` as their place.
+   * Leave large constants out of the bytes: each is then a file beside, named
+   * in `external` (default false).
    */
-  readonly externalFile?: string;
+  readonly externalData?: boolean;
   /**
    * Shapes of inputs and outputs by name, instead of their own: a text names a
    * size that is known when the model runs. See `exportDynamicModel()`.
@@ -82,12 +82,20 @@ export function lower(outputs: readonly Node[], block?: number): Node[] {
   return simplify(block ? useBlockedKernels(once, block) : expandOps(once));
 }
 
+/** A constant outside of the model's bytes. */
+export interface ExternalFile {
+  /** Where the model looks for it, relative to its own folder. */
+  readonly path: string;
+  /** The constant's elements: not a copy. */
+  readonly data: Uint8Array;
+}
+
 /** An ONNX model and what it needs and gives. */
 export interface ExportedModel {
   /** Content of the `.onnx` file. */
   readonly bytes: Uint8Array;
-  /** Content of `externalFile`, empty without it. */
-  readonly external: Uint8Array;
+  /** Files that belong beside it; none without `externalData`. */
+  readonly external: readonly ExternalFile[];
   /** What is fed: inputs, and parameters without a constant. */
   readonly inputs: readonly ValueInfo[];
   /** What it computes, in the order asked for. */
@@ -96,7 +104,7 @@ export interface ExportedModel {
   readonly operators: ReadonlyMap<string, number>;
 }
 
-/** Constants of at least this many bytes go to the external file. */
+/** Constants of at least this many bytes go to files beside. */
 const EXTERNAL_BYTES = 1024;
 
 /** Most bytes that readers of protobuf accept. */
@@ -118,7 +126,7 @@ export function exportModel(
   outputs: Readonly<Record<string, Node>>,
   options: ExportOptions = {},
 ): ExportedModel {
-  const { constants = {}, metadata = {}, externalFile } = options;
+  const { constants = {}, metadata = {}, externalData = false } = options;
   const results = lower(Object.values(outputs));
   const names = new Map<Node, string>();
   const inputs: ValueInfo[] = [];
@@ -126,7 +134,7 @@ export function exportModel(
   const initializers: TensorProto[] = [];
   const operators = new Map<string, number>();
   const domains = new Set([""]);
-  const external = new ExternalData(externalFile);
+  const external: ExternalFile[] = [];
 
   const order = topologicalOrder(results);
   const given = new Set([
@@ -160,7 +168,9 @@ export function exportModel(
     }
     const value = node.value ?? valueFor(node, constants);
     if (value) {
-      initializers.push(external.tensorProto(name, value));
+      initializers.push(
+        tensorProto(name, value, externalData ? external : null),
+      );
     } else if (inputs.some((info) => info.name === name)) {
       throw new TypeError(
         `Cannot export two inputs named "${name}": use one node for both`,
@@ -223,7 +233,7 @@ export function exportModel(
   });
   return {
     bytes,
-    external: external.bytes(),
+    external,
     inputs,
     outputs: infos,
     operators,
@@ -249,49 +259,32 @@ function rawBytes({ data }: AnyTensor): Uint8Array {
   return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
 }
 
-/** Collects large constants, so that the protobuf stays small. */
-class ExternalData {
-  readonly #file: string | undefined;
-  readonly #chunks: Uint8Array[] = [];
-  #length = 0;
-
-  constructor(file: string | undefined) {
-    this.#file = file;
+/** Writes a constant, or if it is large adds it to the files beside. */
+function tensorProto(
+  name: string,
+  value: AnyTensor,
+  external: ExternalFile[] | null,
+): TensorProto {
+  const data = rawBytes(value);
+  const proto: TensorProto = {
+    dims: value.shape.map(BigInt),
+    dataType: DATA_TYPE[value.dtype],
+    name,
+  };
+  if (!external || data.length < EXTERNAL_BYTES) {
+    return { ...proto, rawData: data };
   }
-
-  tensorProto(name: string, value: AnyTensor): TensorProto {
-    const raw = rawBytes(value);
-    const proto: TensorProto = {
-      dims: value.shape.map(BigInt),
-      dataType: DATA_TYPE[value.dtype],
-      name,
-    };
-    if (this.#file === undefined || raw.length < EXTERNAL_BYTES) {
-      return { ...proto, rawData: raw };
-    }
-    const offset = this.#length;
-    this.#chunks.push(raw);
-    this.#length += raw.length;
-    return {
-      ...proto,
-      dataLocation: 1,
-      externalData: [
-        { key: "location", value: this.#file },
-        { key: "offset", value: String(offset) },
-        { key: "length", value: String(raw.length) },
-      ],
-    };
-  }
-
-  bytes(): Uint8Array {
-    const bytes = new Uint8Array(this.#length);
-    let offset = 0;
-    for (const chunk of this.#chunks) {
-      bytes.set(chunk, offset);
-      offset += chunk.length;
-    }
-    return bytes;
-  }
+  const path = `constant-${external.length}`;
+  external.push({ path, data });
+  return {
+    ...proto,
+    dataLocation: 1,
+    externalData: [
+      { key: "location", value: path },
+      { key: "offset", value: "0" },
+      { key: "length", value: String(data.length) },
+    ],
+  };
 }
 
 function attributeProto([name, value]: [string, Attribute]): AttributeProto {

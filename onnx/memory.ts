@@ -65,6 +65,14 @@ export function allocateTensors(
 }
 
 /**
+ * Frees a tensor's memory at once, with that of all that share it: what a
+ * collection of garbage would free later adds up to networks.
+ */
+export function freeTensor({ data: { buffer } }: AnyTensor): void {
+  if (buffer instanceof ArrayBuffer && !buffer.detached) buffer.transfer(0);
+}
+
+/**
  * Tensors in groups that share one memory: writing to one group spoils the
  * others.
  *

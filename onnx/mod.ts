@@ -14,6 +14,7 @@ export {
   type ExportedModel,
   exportModel,
   type ExportOptions,
+  type ExternalFile,
   OPSET,
   type ValueInfo,
 } from "./export.ts";

@@ -16,8 +16,13 @@ import {
   show,
 } from "../core/mod.ts";
 import { PROBE_SHAPE, probeGraph } from "./blocked.ts";
-import { exportModel, lower, type ValueInfo } from "./export.ts";
-import { allocateTensors } from "./memory.ts";
+import {
+  exportModel,
+  type ExternalFile,
+  lower,
+  type ValueInfo,
+} from "./export.ts";
+import { allocateTensors, freeTensor } from "./memory.ts";
 
 /** Execution providers of ONNX Runtime that programs run on. */
 export type Provider = "cpu" | "webgpu" | "cuda";
@@ -150,9 +155,12 @@ export class Program {
     const results = await this.#session.run(values, fetches);
     return Object.fromEntries(this.outputs.map(({ name, dtype, shape }) => {
       const data = results[name].data as never;
+      const found = { dtype, shape, data } as AnyTensor;
       const target = into[name];
-      if (!target) return [name, { dtype, shape, data }];
-      if (!WRITES_INTO_TENSORS) target.data.set(data);
+      if (!target) return [name, found];
+      // The native package writes into it and returns a copy all the same.
+      if (WRITES_INTO_TENSORS) freeTensor(found);
+      else target.data.set(data);
       return [name, target];
     }));
   }
@@ -224,12 +232,13 @@ export async function compile(
   );
   if (Object.keys(prepared).length === 0) return await load(rest, options);
   const prepare = await load(prepared, { ...options, constants: {} });
-  const values = await prepare.run(constants);
+  const values = prepare.allocateOutputs();
+  await prepare.run(constants, values);
   await prepare.release();
-  return await load(rest, {
-    ...options,
-    constants: { ...constants, ...values },
-  });
+  const all = { ...constants, ...values };
+  const program = await load(rest, { ...options, constants: all });
+  for (const tensor of Object.values(values)) freeTensor(tensor);
+  return program;
 }
 
 /** Makes a program from nodes as they are. */
@@ -238,14 +247,11 @@ async function load(
   options: CompileOptions,
 ): Promise<Program> {
   const { constants, provider = "cpu" } = options;
-  const externalFile = "constants";
-  const model = exportModel(outputs, { constants, externalFile });
+  const model = exportModel(outputs, { constants, externalData: true });
   const session = await createSession(
     model.bytes,
     { ...options, provider },
-    model.external.length > 0
-      ? [{ path: externalFile, data: model.external }]
-      : [],
+    model.external,
   );
   return new Program(
     await loadRuntime(),
@@ -332,7 +338,7 @@ async function probeBlock(): Promise<number | undefined> {
 async function createSession(
   bytes: Uint8Array,
   options: CompileOptions & { readonly provider: Provider },
-  externalData: { path: string; data: Uint8Array }[] = [],
+  externalData: readonly ExternalFile[] = [],
 ): Promise<ort.InferenceSession> {
   const { provider, threads, allowTf32, noFallback, profile } = options;
   // cuBLAS and cuDNN read this when they load; the binding has no option.
@@ -347,7 +353,7 @@ async function createSession(
         provider === "cpu" && !("Deno" in globalThis) ? "wasm" : provider,
       ],
       ...(threads ? { intraOpNumThreads: threads } : {}),
-      ...(externalData.length > 0 ? { externalData } : {}),
+      ...(externalData.length > 0 ? { externalData: [...externalData] } : {}),
       extra: {
         session: {
           // Threads that wait for work would slow the next program down.
