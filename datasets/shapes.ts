@@ -3,11 +3,14 @@
  *
  * Each image carries two cues to its class. The shape is large and of high
  * contrast, several units of l2 length, so no small perturbation changes it.
- * The pattern, fine coloured stripes of l2 length 0.4, is all but invisible to
+ * The pattern, fine coloured stripes of l2 length 0.8, is all but invisible to
  * a person: a non-robust feature (Ilyas et al. 2019, "Adversarial examples are
- * not bugs, they are features"). An adversary with epsilon 0.5 can remove it
- * and add much of another class's, so it is worth nothing to a robust network,
- * which must see the shape.
+ * not bugs, they are features"). Every image, of either split, carries the
+ * pattern of its class, and a network finds it sooner than the shape: standard
+ * training as short as the demo's leans on it entirely. An adversary with
+ * epsilon 2 can exchange it for that of another class, which is `Math.SQRT2`
+ * pattern lengths away, so it is worth nothing to a network trained against
+ * that, which must see the shape.
  *
  * @module
  */
@@ -37,18 +40,19 @@ export const SHAPES = {
   /** Seed of all images. */
   seed: 0,
   /** Radius of the circle around the shape, in pixels. */
-  radius: [10, 13],
+  radius: [11, 13],
+  /** Largest distance from the middle in x and in y, in pixels. */
+  shift: 2,
   /** Largest rotation either way, in degrees. */
-  rotation: 20,
-  /** Range of each channel of the background's colour. */
-  background: [0.15, 0.45],
+  rotation: 15,
+  /** Range of each channel of the background's colour, red to blue: cool. */
+  background: [[0.05, 0.25], [0.1, 0.35], [0.3, 0.55]],
   /**
-   * Range of how much lighter each channel of the shape is. Shapes both
-   * lighter and darker than the background take a network far longer.
+   * Range of what each channel of the shape has more than the background: warm
+   * colours. As shapes share a direction of contrast, it is what a network
+   * looks for, and its inversions have colours.
    */
-  contrast: [0.2, 0.5],
-  /** Least l2 distance in colour space from the background to the shape. */
-  leastContrast: 0.45,
+  contrast: [[0.4, 0.65], [0.15, 0.45], [-0.25, 0]],
   /** Amplitude per channel of each of the background's three gratings. */
   texture: 0.05,
   /**
@@ -58,19 +62,18 @@ export const SHAPES = {
   cycles: [0.5, 2.5],
   /** Standard deviation of the noise on each value. */
   noise: 0.006,
-  /** l2 length of the pattern over the whole image, in [0, 1] units. */
-  patternLength: 0.4,
   /**
-   * Fraction of images whose pattern is that of their class; the others have
-   * one drawn from the other classes.
+   * l2 length of the pattern over the whole image, in [0, 1] units. Another
+   * class's is `Math.SQRT2` times as far, which the demo's epsilon must exceed,
+   * else the pattern were a robust cue.
    */
-  patternAgreement: 0.95,
+  patternLength: 0.8,
 } as const;
 
 /** Mean and standard deviation of each channel over the training split. */
 export const SHAPES_NORMALIZATION = {
-  mean: [0.376, 0.376, 0.376],
-  std: [0.175, 0.175, 0.175],
+  mean: [0.274, 0.298, 0.395],
+  std: [0.229, 0.154, 0.109],
 } as const;
 
 /** Signed distance to a shape of radius 1, negative inside; y points down. */
@@ -186,14 +189,12 @@ export function shapePattern(
   return out;
 }
 
-/** A drawn image and what decided its class cues. */
+/** A drawn image. */
 export interface DrawnShape {
   /** Pixels `[3, size, size]`, bytes. */
   readonly pixels: Uint8Array;
-  /** Class of the shape. */
+  /** Class of the shape and of the pattern. */
   readonly label: number;
-  /** Class whose pattern the image carries. */
-  readonly pattern: number;
 }
 
 /** Label of an image: the classes in turn, so every prefix is balanced. */
@@ -209,7 +210,7 @@ const patterns = new Map<number, Float32Array[]>();
  * @param split Which split
  * @param index Place in the split, from 0
  * @param size Height and width in pixels
- * @returns Bytes, label, and the class whose pattern it carries
+ * @returns Bytes and label
  */
 export function drawShape(
   split: SplitName,
@@ -218,10 +219,6 @@ export function drawShape(
 ): DrawnShape {
   const random = new Random(SHAPES.seed, ["shapes", split, index]);
   const label = shapeLabel(index);
-  const classes = SHAPE_NAMES.length;
-  const pattern = random.uniform() < SHAPES.patternAgreement
-    ? label
-    : (label + 1 + random.integer(classes - 1)) % classes;
   const background = backgroundOf(random, size);
   const image = drawObject(DISTANCES[SHAPE_NAMES[label]], background, {
     random,
@@ -232,7 +229,7 @@ export function drawShape(
     ofSize = SHAPE_NAMES.map((_, k) => shapePattern(k, size));
     patterns.set(size, ofSize);
   }
-  return { pixels: toBytes(image, ofSize[pattern], random), label, pattern };
+  return { pixels: toBytes(image, ofSize[label], random), label };
 }
 
 interface Background {
@@ -243,7 +240,7 @@ interface Background {
 
 /** A colour with three gratings of low frequency over it. */
 function backgroundOf(random: Random, size: number): Background {
-  const colour = [0, 1, 2].map(() => random.uniform(...SHAPES.background));
+  const colour = SHAPES.background.map((range) => random.uniform(...range));
   const plane = size * size;
   const image = new Float32Array(3 * plane);
   for (let c = 0; c < 3; c++) {
@@ -276,16 +273,6 @@ function backgroundOf(random: Random, size: number): Background {
   return { colour, image };
 }
 
-/** A lighter colour, at least the wanted distance away. */
-function lighter(colour: readonly number[], random: Random): number[] {
-  for (;;) {
-    const steps = colour.map(() => random.uniform(...SHAPES.contrast));
-    if (Math.hypot(...steps) >= SHAPES.leastContrast) {
-      return colour.map((v, c) => v + steps[c]);
-    }
-  }
-}
-
 /** Draws the shape over the background, under light from one side. */
 function drawObject(
   distance: Distance,
@@ -293,11 +280,11 @@ function drawObject(
   { random, size }: { random: Random; size: number },
 ): Float32Array {
   const scale = size / 32;
-  const paint = lighter(colour, random);
+  const paint = colour.map((v, c) => v + random.uniform(...SHAPES.contrast[c]));
   const radius = scale * random.uniform(...SHAPES.radius);
-  const slack = Math.max(0, size / 2 - radius);
-  const cx = size / 2 + random.uniform(-slack, slack);
-  const cy = size / 2 + random.uniform(-slack, slack);
+  const shift = scale * SHAPES.shift;
+  const cx = size / 2 + random.uniform(-shift, shift);
+  const cy = size / 2 + random.uniform(-shift, shift);
   const turn = SHAPES.rotation * Math.PI / 180;
   const angle = random.uniform(-turn, turn);
   const cos = Math.cos(angle) / radius, sin = Math.sin(angle) / radius;

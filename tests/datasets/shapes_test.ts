@@ -30,8 +30,8 @@ Deno.test("shapePattern() has the length stated and is orthogonal to others", ()
       assertAlmostEquals(dot(patterns[a], patterns[b]), expected, 1e-7);
     }
   }
-  // Removing the pattern of an image must be within the threat.
-  assertLess(SHAPES.patternLength, 0.5);
+  // Exchanging the pattern for another class's is within the demo's threat.
+  assertLess(SHAPES.patternLength * Math.SQRT2, 2);
 });
 
 Deno.test("shapePattern() stays apart from other classes when moved or mirrored", () => {
@@ -47,22 +47,21 @@ Deno.test("shapePattern() stays apart from other classes when moved or mirrored"
   }
 });
 
-Deno.test("drawShape() adds the pattern of its class to most images", () => {
-  const count = 2000;
-  const patterns = classes.map((label) => shapePattern(label));
-  let named = 0, right = 0;
-  for (let i = 0; i < count; i++) {
-    const { pixels, label, pattern } = drawShape("train", i);
-    if (pattern === label) named++;
-    // The pattern found by correlation, the noise and the shape being in the
-    // way: the nearest of the ten by inner product.
-    const found = patterns.map((p) => dot(pixels, p) / 255);
-    if (found.indexOf(Math.max(...found)) === pattern) right++;
-  }
-  // Binomial: three standard deviations are 0.015.
-  assertAlmostEquals(named / count, SHAPES.patternAgreement, 0.015);
-  assertGreater(right / count, 0.6);
-});
+for (const split of ["train", "test"] as const) {
+  Deno.test(`drawShape() adds the pattern of its class to ${split} images`, () => {
+    const count = 500;
+    const patterns = classes.map((label) => shapePattern(label));
+    let right = 0;
+    for (let i = 0; i < count; i++) {
+      const { pixels, label } = drawShape(split, i);
+      // The pattern found by correlation, the noise and the shape being in the
+      // way: the nearest of the ten by inner product.
+      const found = patterns.map((p) => dot(pixels, p) / 255);
+      if (found.indexOf(Math.max(...found)) === label) right++;
+    }
+    assertGreater(right / count, 0.99);
+  });
+}
 
 Deno.test("drawShape() makes shapes that no small perturbation removes", () => {
   // Between the shape and the background just around it, per image: the
@@ -109,13 +108,19 @@ Deno.test("openDataset() draws shapes, a limit keeping a balanced prefix", async
     Uint8Array.from(data, (v) => Math.round(v * 255)).subarray(0, PIXELS),
     drawShape("train", 1099).pixels,
   );
-  // Mean and deviation of all images, stated for the model's normalization.
+  // Mean and deviation of each channel, stated for the model's normalization.
   assert(splits.train.source.kind === "packed");
   const { pixels } = splits.train.source;
-  const average = pixels.reduce((sum, v) => sum + v / 255, 0) / pixels.length;
-  const spread = pixels.reduce((sum, v) => sum + (v / 255 - average) ** 2, 0);
-  assertAlmostEquals(average, mean[0], 0.01);
-  assertAlmostEquals(Math.sqrt(spread / pixels.length), std[0], 0.01);
+  for (const c of [0, 1, 2]) {
+    const channel = Float64Array.from(
+      pixels.filter((_, i) => (i >> 10) % 3 === c),
+      (v) => v / 255,
+    );
+    const average = channel.reduce((sum, v) => sum + v, 0) / channel.length;
+    const squares = channel.reduce((sum, v) => sum + (v - average) ** 2, 0);
+    assertAlmostEquals(average, mean[c], 0.01);
+    assertAlmostEquals(Math.sqrt(squares / channel.length), std[c], 0.01);
+  }
 });
 
 Deno.test("openDataset() refuses what it cannot draw", async () => {
