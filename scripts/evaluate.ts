@@ -147,7 +147,9 @@ export async function main(
     const other = card.classes.findIndex((name, i) =>
       name !== dataset.classes[i]
     );
-    if (other >= 0) {
+    // Imported networks have numbers where the file named no classes.
+    const hasNames = card.classes.some((name, i) => name !== `${i}`);
+    if (other >= 0 && hasNames) {
       note(
         `The classes differ: label ${other} is "${card.classes[other]}" to ` +
           `the model and "${dataset.classes[other]}" in ${dataset.name}`,
