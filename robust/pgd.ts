@@ -352,6 +352,7 @@ export async function optimizeInput(
         : { images: batch.values.images };
       const feeds = { ...batch.values, images: start.images as Tensor };
       best = await optimizeBatch(
+        network,
         programs,
         batch,
         feeds,
@@ -368,7 +369,6 @@ export async function optimizeInput(
 
 interface Programs {
   readonly step: Program;
-  readonly losses: Program;
   readonly start?: Program;
   readonly inside?: Program;
 }
@@ -389,12 +389,10 @@ async function makePrograms(
   const settings = { norm, loss: objective.loss, feeds, fakeRelu: fake };
   const key = `${lossId(objective.loss)} ${norm} ${fake} ${shape} ` +
     JSON.stringify(feeds);
-  const build = () => pgdStep(network.spec, shape, settings);
   return {
-    step: await network.program(`step ${key}`, build),
-    losses: await network.program(
-      `losses ${key}`,
-      () => ({ losses: build().losses }),
+    step: await network.program(
+      `step ${key}`,
+      () => pgdStep(network.spec, shape, settings),
     ),
     ...(random
       ? {
@@ -417,6 +415,51 @@ async function makePrograms(
   };
 }
 
+/**
+ * An objective's losses without a step. They are computed from what
+ * `predict()` gives: a second program of the whole network would take the
+ * memory of its weights, and a second to make.
+ */
+async function lossesOf(
+  network: Network,
+  { feeds, loss }: Objective,
+  batch: RowTensors,
+): Promise<Tensor> {
+  const { images } = batch;
+  const [batchSize] = images.shape;
+  const { representation, logits } = await network.predict(images, {
+    batchSize,
+  });
+  // Feeds are of the objective's own choice of names.
+  const values = {
+    ...Object.fromEntries(
+      Object.keys(feeds).map((name) => [
+        `feed:${name}`,
+        batch[name],
+      ]),
+    ),
+    representation,
+    logits,
+  };
+  const shapes = Object.entries(values).map(([name, { shape }]) =>
+    [name, shape] as const
+  );
+  const program = await network.program(
+    `objective ${lossId(loss)} ${JSON.stringify(shapes)}`,
+    () => {
+      const nodes = Object.fromEntries(
+        shapes.map(([name, shape]) => [name, input(name, shape)]),
+      );
+      const { representation, logits } = nodes;
+      const fed = Object.fromEntries(
+        Object.keys(feeds).map((name) => [name, nodes[`feed:${name}`]]),
+      );
+      return { losses: loss({ representation, logits }, fed) };
+    },
+  );
+  return (await program.run(values)).losses as Tensor;
+}
+
 /** Best images so far and their losses. */
 interface Best {
   readonly images: Tensor;
@@ -425,6 +468,7 @@ interface Best {
 
 /** One run of one batch; keeps what is better than `sofar`. */
 async function optimizeBatch(
+  network: Network,
   programs: Programs,
   batch: Batch,
   feeds: RowTensors,
@@ -464,8 +508,12 @@ async function optimizeBatch(
     steps,
     (step, images, losses) => report(step, images, losses),
   );
-  const { losses } = await programs.losses.run({ ...feeds, images: last });
-  report(steps, last, losses as Tensor);
+  const { objective } = options;
+  report(
+    steps,
+    last,
+    await lossesOf(network, objective, { ...feeds, images: last }),
+  );
   return best!;
 }
 

@@ -80,8 +80,9 @@ export function lerp(a: Tensor, b: Tensor, frames: number): Tensor {
 export async function classNames(
   { network, card }: LoadedNetwork,
   images: Tensor,
+  options: { readonly batchSize?: number },
 ): Promise<string[]> {
-  const { logits } = await network.predict(images);
+  const { logits } = await network.predict(images, options);
   return Array.from(predictions(logits), (label) => card.classes[label]);
 }
 

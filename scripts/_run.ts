@@ -44,6 +44,7 @@ import {
   UsageError,
 } from "./_cli.ts";
 import { unstack } from "./_images.ts";
+import { removePreview } from "./_preview.ts";
 
 /** Flags that decide where programs run. */
 export interface DeviceFlags {
@@ -290,6 +291,7 @@ export class Recorder {
       ? await freeFolder(command)
       : out && (out.replace(/[\\/]+$/, "") || out);
     const resumable = resume !== undefined;
+    if (folder) await removePreview(folder);
     const previous = folder
       ? await createRunFolder(folder, { command, resume, resumable })
       : null;

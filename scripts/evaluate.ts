@@ -81,7 +81,11 @@ export const FLAGS = {
   },
   limit: { type: "integer", min: 1, help: "test this many images" },
   ...SIZE_FLAG,
-  batchSize: { type: "integer", default: 100, min: 1, help: "images per run" },
+  batchSize: {
+    type: "integer",
+    min: 1,
+    help: "images per run; 100 up to 64 x 64 pixels, else 10",
+  },
   out: { type: "path", help: "folder for the record (default: none)" },
   ...COMMON_FLAGS,
 } as const satisfies FlagTable;
@@ -130,11 +134,12 @@ export async function main(
   const device = await openDevice(flags, note);
   const model = await openModel(flags.model, device);
   const { card, network } = model;
+  const imageSize = flags.size ?? card.imageSize;
   const dataset = await openData(flags.dataset ?? card.dataset, {
     data: flags.data,
     splits: ["test"],
     limit: flags.limit,
-    size: flags.size ?? card.imageSize,
+    size: imageSize,
   }, context);
   try {
     if (dataset.classes.length !== card.classes.length) {
@@ -147,7 +152,9 @@ export async function main(
     const other = card.classes.findIndex((name, i) =>
       name !== dataset.classes[i]
     );
-    if (other >= 0) {
+    // Imported networks have numbers where the file named no classes.
+    const hasNames = card.classes.some((name, i) => name !== `${i}`);
+    if (other >= 0 && hasNames) {
       note(
         `The classes differ: label ${other} is "${card.classes[other]}" to ` +
           `the model and "${dataset.classes[other]}" in ${dataset.name}`,
@@ -157,7 +164,7 @@ export async function main(
     const task = progress.start("evaluate", dataset.splits.test.size);
     const result = await evaluate(network, dataset.splits.test, {
       ...(attack ? { attack } : {}),
-      batchSize: flags.batchSize,
+      batchSize: flags.batchSize ?? (imageSize <= 64 ? 100 : 10),
       seed: flags.seed,
       onProgress: (done) => task.update(done),
       onWarning: note,

@@ -16,6 +16,7 @@ import {
   type LoadedNetwork,
   matchRepresentation,
   optimizeInput,
+  type OptimizeOptions,
   rows,
   type RunWeights,
   type Tensor,
@@ -28,6 +29,7 @@ import {
   type ScriptContext,
 } from "./_cli.ts";
 import { classNames, lerp, readImages } from "./_images.ts";
+import { Preview, PREVIEW_FLAG } from "./_preview.ts";
 import {
   MODEL_FLAGS,
   openDevice,
@@ -71,18 +73,18 @@ export const FLAGS = {
     type: "path",
     help: "folder of figure, tiles and record; a new one below results/",
   },
+  ...PREVIEW_FLAG,
   ...COMMON_FLAGS,
 } as const satisfies FlagTable;
 
 /** Options of `interpolate()`. */
-export interface InterpolateOptions {
+export interface InterpolateOptions extends
+  Pick<
+    OptimizeOptions,
+    "steps" | "stepSize" | "epsilon" | "batchSize" | "signal" | "onStep"
+  > {
+  /** Images along the way, both ends included. */
   readonly frames: number;
-  readonly steps: number;
-  readonly stepSize: number;
-  readonly epsilon: number;
-  readonly batchSize?: number;
-  readonly signal?: AbortSignal;
-  readonly onProgress?: (step: number) => void;
 }
 
 /** Frames and how well their representations match the mixes. */
@@ -104,7 +106,7 @@ export async function interpolate(
   ends: Tensor,
   options: InterpolateOptions,
 ): Promise<Interpolation> {
-  const { frames, onProgress } = options;
+  const { frames } = options;
   const { representation } = await network.predict(ends);
   const mix = (pair: Tensor) =>
     lerp(rows(pair, 0, 1), rows(pair, 1, 2), frames);
@@ -112,7 +114,6 @@ export async function interpolate(
     ...options,
     objective: matchRepresentation(mix(representation)),
     keep: "best",
-    onStep: ({ step }) => onProgress?.(step),
   });
   return { images, distances: losses };
 }
@@ -144,25 +145,37 @@ export async function main(
     label: "pixels",
     images: pixels,
   }];
+  const title = "Interpolation through the representation";
+  const starts = models.map(({ role }) => ({ label: role, images: pixels }));
+  const preview = await Preview.open(recorder.folder, {
+    title,
+    columns,
+    rows: [...figure, ...starts],
+    previewEvery: flags.previewEvery,
+    note,
+  });
   const metrics: Record<string, JsonObject> = {};
   const weights: RunWeights[] = [];
   for (const { role, model } of models) {
-    const task = progress.start(`interpolate (${role})`, flags.steps);
+    const { onStep, done } = preview.follow(role, progress, {
+      ...flags,
+      task: "interpolate",
+    });
     const { images, distances } = await interpolate(model, ends, {
       ...options,
-      onProgress: (step) => task.update(step),
+      onStep,
     });
-    task.done();
+    done(images);
     figure.push({ label: role, images: images });
     metrics[role] = {
       distances: Array.from(distances.data),
       meanDistance: mean(distances.data),
-      predictions: await classNames(model, images),
+      predictions: await classNames(model, images, flags),
     };
     weights.push(await weightsOf(role, model));
   }
-  const title = "Interpolation through the representation";
   const path = await recorder.figure(title, figure, columns);
+  await preview.close();
   await recorder.write(
     { provider: device.provider, weights, metrics },
     flags.json,

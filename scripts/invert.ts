@@ -15,6 +15,7 @@ import {
   type LoadedNetwork,
   matchRepresentation,
   optimizeInput,
+  type OptimizeOptions,
   Random,
   type RunWeights,
   type Tensor,
@@ -34,6 +35,7 @@ import {
   pixelDistances,
   readImages,
 } from "./_images.ts";
+import { Preview, PREVIEW_FLAG } from "./_preview.ts";
 import {
   MODEL_FLAGS,
   openDevice,
@@ -81,19 +83,15 @@ export const FLAGS = {
     type: "path",
     help: "folder of figure, tiles and record; a new one below results/",
   },
+  ...PREVIEW_FLAG,
   ...COMMON_FLAGS,
 } as const satisfies FlagTable;
 
 /** Options of `invert()`. */
-export interface InvertOptions {
-  readonly steps: number;
-  readonly stepSize: number;
-  /** l2 radius around the seed in [0, 1] units. */
-  readonly epsilon: number;
-  readonly batchSize?: number;
-  readonly signal?: AbortSignal;
-  readonly onProgress?: (step: number) => void;
-}
+export type InvertOptions = Pick<
+  OptimizeOptions,
+  "steps" | "stepSize" | "epsilon" | "batchSize" | "signal" | "onStep"
+>;
 
 /** Inverted images and how well they match. */
 export interface Inversion {
@@ -116,11 +114,10 @@ export async function invert(
   seeds: Tensor,
   options: InvertOptions,
 ): Promise<Inversion> {
-  const { representation } = await network.predict(targets);
+  const { representation } = await network.predict(targets, options);
   const { images, losses } = await optimizeInput(network, seeds, {
     ...options,
     objective: matchRepresentation(representation),
-    onStep: ({ step, start }) => options.onProgress?.(start + step),
   });
   return { images, distances: losses };
 }
@@ -154,33 +151,45 @@ export async function main(
   const imageSize = flags.size ?? card.imageSize;
   const targets = await readImages(paths, { imageSize });
   const seeds = await readSeeds(flags.from, targets, flags.seed);
+  const title = "Inverted representations";
+  const columns = paths.map((path) => path.replace(/^.*[\\/]/, ""));
   const figure: { label: string; images: Tensor }[] = [
     { label: "target", images: targets },
     { label: "seed", images: seeds },
   ];
+  const starts = models.map(({ role }) => ({ label: role, images: seeds }));
+  const preview = await Preview.open(recorder.folder, {
+    title,
+    columns,
+    rows: [...figure, ...starts],
+    previewEvery: flags.previewEvery,
+    note,
+  });
   const metrics: Record<string, JsonObject> = {};
   const weights: RunWeights[] = [];
   for (const { role, model } of models) {
-    const task = progress.start(`invert (${role})`, flags.steps);
+    const { onStep, done } = preview.follow(role, progress, {
+      ...flags,
+      task: "invert",
+    });
     const { images, distances } = await invert(model, targets, seeds, {
       ...flags,
       stepSize: flags.stepSize ?? stepSizeFor({ imageSize }),
       signal,
-      onProgress: (step) => task.update(Math.min(step, flags.steps)),
+      onStep,
     });
-    task.done();
+    done(images);
     figure.push({ label: role, images: images });
     metrics[role] = {
       distances: Array.from(distances.data),
       pixelDistances: pixelDistances(images, targets),
-      targetClasses: await classNames(model, targets),
-      predictions: await classNames(model, images),
+      targetClasses: await classNames(model, targets, flags),
+      predictions: await classNames(model, images, flags),
     };
     weights.push(await weightsOf(role, model));
   }
-  const title = "Inverted representations";
-  const names = paths.map((path) => path.replace(/^.*[\\/]/, ""));
-  const path = await recorder.figure(title, figure, names);
+  const path = await recorder.figure(title, figure, columns);
+  await preview.close();
   await recorder.write(
     { provider: device.provider, weights, metrics },
     flags.json,
