@@ -159,8 +159,8 @@ export class Program {
       const target = into[name];
       if (!target) return [name, found];
       // The native package writes into it and returns a copy all the same.
-      if (WRITES_INTO_TENSORS) freeTensor(found);
-      else target.data.set(data);
+      if (!WRITES_INTO_TENSORS) target.data.set(data);
+      else if (found.data.buffer !== target.data.buffer) freeTensor(found);
       return [name, target];
     }));
   }
