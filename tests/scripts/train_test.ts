@@ -186,14 +186,14 @@ async function killed(
   moment: () => Promise<void>,
 ): Promise<boolean> {
   const child = command("train", [...args, "--out", out, "--quiet"]).spawn();
-  let ended = false;
-  const status = child.status.then((status) => {
-    ended = true;
-    return status;
-  });
-  await Promise.race([moment(), status]);
-  if (!ended) child.kill("SIGKILL");
-  const { signal } = await status;
+  await Promise.race([moment(), child.status]);
+  try {
+    child.kill("SIGKILL");
+  } catch (error) {
+    // It ended by itself; its status may still be on the way.
+    if (!(error instanceof TypeError)) throw error;
+  }
+  const { signal } = await child.status;
   await Promise.all([child.stdout.cancel(), child.stderr.cancel()]);
   return signal === "SIGKILL";
 }
