@@ -54,6 +54,7 @@ export {
   type EvaluationAttack,
   predictions,
 } from "./evaluate.ts";
+export { bootstrapInterval } from "./statistics.ts";
 export {
   decodeTraining,
   encodeTraining,

@@ -8,6 +8,7 @@ import { fileError, isLeftover, writeFileAtomic } from "../models/files.ts";
 import { formatRun, parseRun, type Run } from "./run.ts";
 
 export * from "./run.ts";
+export * from "./results_index.ts";
 
 /** Name of the record in a run's folder. */
 const RUN_FILE = "run.json";

@@ -34,6 +34,32 @@ export interface RunWeights {
   readonly sha256: string;
 }
 
+/** What changes along the tiles of one picture. */
+export const TILE_PARAMETERS = [
+  "lambda",
+  "step",
+  "radius",
+  "coordinate",
+] as const;
+
+/**
+ * Where a tile stands in its figure. Tiles of one row whose parameter differs
+ * show the same picture as that parameter grows: a page may put a slider there.
+ */
+export interface TilePlace {
+  /** Its row, such as "robust". */
+  readonly row: string;
+  /** Its column, such as the target's name. */
+  readonly column: string;
+  /** What the picture was made at, where figures or trajectories vary it. */
+  readonly parameter?: {
+    /** What is varied: mix, gradient steps done, l2 radius, feature. */
+    readonly name: (typeof TILE_PARAMETERS)[number];
+    /** Its value here. */
+    readonly value: number;
+  };
+}
+
 /** A file a run wrote. */
 export interface RunFile {
   /** Relative to the run's folder, with forward slashes. */
@@ -42,6 +68,8 @@ export interface RunFile {
   readonly kind: "figure" | "tile" | "checkpoint" | "data";
   /** What a page may print beside it. */
   readonly label?: string;
+  /** Where a tile stands in its figure. */
+  readonly tile?: TilePlace;
   /** SHA-256 of the file's bytes. */
   readonly sha256?: string;
 }
@@ -157,6 +185,17 @@ const RUN_RULES: Readonly<Record<string, Rule>> = {
         `"figure", "tile", "checkpoint" or "data"`,
       ),
       label: optional(rule((value) => typeof value === "string", "text")),
+      tile: optional(checkRecord({
+        row: rule((value) => typeof value === "string", "text"),
+        column: rule((value) => typeof value === "string", "text"),
+        parameter: optional(checkRecord({
+          name: rule(
+            (value) => (TILE_PARAMETERS as readonly unknown[]).includes(value),
+            `one of ${TILE_PARAMETERS.join(", ")}`,
+          ),
+          value: rule(Number.isFinite, "a number"),
+        })),
+      })),
       sha256: optional(sha256Text),
     }),
     "a list",

@@ -26,6 +26,8 @@ import {
   runtimeVersion,
   type RunWeights,
   type SplitName,
+  type TILE_PARAMETERS,
+  type TilePlace,
   weightsHash,
   writeFileAtomic,
   writeRun,
@@ -327,6 +329,7 @@ export class Recorder {
     content: Uint8Array | string,
     kind: RunFile["kind"],
     label?: string,
+    tile?: TilePlace,
   ): Promise<string> {
     if (!this.folder) throw new TypeError(`Cannot write "${path}": no folder`);
     const full = `${this.folder}/${path}`;
@@ -334,35 +337,53 @@ export class Recorder {
     await Deno.mkdir(folder, { recursive: true });
     await writeFileAtomic(full, content);
     if (!this.#files.some((file) => file.path === path)) {
-      this.#files.push({ path, kind, ...(label ? { label } : {}) });
+      this.#files.push({
+        path,
+        kind,
+        ...(label ? { label } : {}),
+        ...(tile ? { tile } : {}),
+      });
     }
     return full;
   }
 
   /** Writes an image `[3, h, w]` as a PNG tile of the run. */
-  async tile(name: string, image: Tensor, label: string): Promise<string> {
-    return await this.file(
-      `${name}.png`,
-      await encodePng(image),
-      "tile",
-      label,
-    );
+  async tile(
+    name: string,
+    image: Tensor,
+    label: string,
+    place?: TilePlace,
+  ): Promise<string> {
+    const png = await encodePng(image);
+    return await this.file(`${name}.png`, png, "tile", label, place);
   }
 
   /**
    * Writes a labelled montage and each of its tiles.
    *
+   * @param columns Their names
+   * @param parameter What changes from column to column, and its value in each
    * @returns Path of the montage
    */
   async figure(
     title: string,
     rows: readonly { readonly label: string; readonly images: Tensor }[],
     columns?: readonly string[],
+    parameter?: {
+      readonly name: (typeof TILE_PARAMETERS)[number];
+      readonly values: readonly number[];
+    },
   ): Promise<string> {
     for (const { label, images } of rows) {
       for (const [i, image] of unstack(images).entries()) {
-        const text = columns ? `${label}, ${columns[i]}` : `${label} ${i + 1}`;
-        await this.tile(`tiles/${label}-${i + 1}`, image, text);
+        const column = columns?.[i] ?? String(i + 1);
+        const text = columns ? `${label}, ${column}` : `${label} ${column}`;
+        const { name, values } = parameter ?? {};
+        await this.tile(`tiles/${label}-${i + 1}`, image, text, {
+          row: label,
+          column: name ? "" : column,
+          ...(name ? { parameter: { name, value: values![i] } } : {}),
+        });
       }
     }
     const image = await montage({

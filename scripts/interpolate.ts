@@ -174,7 +174,10 @@ export async function main(
     };
     weights.push(await weightsOf(role, model));
   }
-  const path = await recorder.figure(title, figure, columns);
+  const path = await recorder.figure(title, figure, columns, {
+    name: "lambda",
+    values: columns.map(Number),
+  });
   await preview.close();
   await recorder.write(
     { provider: device.provider, weights, metrics },

@@ -36,7 +36,16 @@ const RUN: Run = {
   metrics: { distance: { mean: 0.25 } },
   history: [{ step: 0, loss: 1 }],
   files: [
-    { path: "tiles/0.png", kind: "tile", label: "target" },
+    {
+      path: "tiles/0.png",
+      kind: "tile",
+      label: "target",
+      tile: {
+        row: "robust",
+        column: "a.png",
+        parameter: { name: "step", value: 10 },
+      },
+    },
     { path: "figure.png", kind: "figure", sha256: "f".repeat(64) },
   ],
   startedAt: "2026-01-02T03:04:05.000Z",
