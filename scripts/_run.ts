@@ -367,7 +367,11 @@ export class Recorder {
    */
   async figure(
     title: string,
-    rows: readonly { readonly label: string; readonly images: Tensor }[],
+    rows: readonly {
+      readonly label: string;
+      readonly images: Tensor;
+      readonly captions?: readonly string[];
+    }[],
     columns?: readonly string[],
     parameter?: {
       readonly name: (typeof TILE_PARAMETERS)[number];
