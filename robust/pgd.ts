@@ -432,7 +432,7 @@ async function makePrograms(
       ? {
         decode: await network.program(
           `decode ${parameterization.name} ${shape}`,
-          () => ({ images: parameterization.decode(input("images", shape)) }),
+          () => ({ images: parameterization.decode(input("z", shape)) }),
         ),
       }
       : {}),
@@ -534,7 +534,7 @@ async function optimizeBatch(
   };
   const { decode } = programs;
   const decoded = async (z: Tensor) =>
-    decode ? (await decode.run({ images: z })).images as Tensor : z;
+    decode ? (await decode.run({ z })).images as Tensor : z;
   const { transform, transformRandom = new Random(0) } = options;
   let reached = steps;
   const report = (step: number, images: Tensor, losses: Tensor) => {

@@ -170,7 +170,7 @@ export type ExperimentFlags = ParsedFlags<typeof EXPERIMENT_FLAGS>;
 const TOP = 9;
 
 /** What a network is in an experiment. */
-export type Role = "robust" | "standard" | "untrained";
+export type Role = "robust" | "standard" | "vgg" | "untrained";
 
 /** Images of an experiment and what they are. */
 export interface Pictures {
@@ -244,11 +244,14 @@ export class Experiment {
     const device = await openDevice(flags, note);
     const trained = await openModels(flags, device);
     const robust = trained.at(-1)!.model;
+    const vgg = "vgg" in flags && typeof flags.vgg === "string"
+      ? [{ role: "vgg" as const, model: await openModel(flags.vgg, device) }]
+      : [];
     const judge = flags.judge === undefined
       ? null
       : await openModel(flags.judge, device);
     const weights: RunWeights[] = [];
-    for (const { role, model } of trained) {
+    for (const { role, model } of [...vgg, ...trained]) {
       weights.push(await weightsOf(role, model));
     }
     if (judge) weights.push(await weightsOf("judge", judge));
@@ -256,6 +259,7 @@ export class Experiment {
       ...(flags.untrained
         ? [{ role: "untrained", model: untrainedLike(robust, flags.seed) }]
         : []),
+      ...vgg,
       ...trained,
     ] as Experiment["models"];
     const { provider } = device;
