@@ -32,6 +32,7 @@ import {
   givenFlags,
   type ParsedFlags,
   type ScriptContext,
+  UsageError,
 } from "./_cli.ts";
 import { readImages, unstack } from "./_images.ts";
 import { type Followed, Preview, PREVIEW_FLAG } from "./_preview.ts";
@@ -319,6 +320,13 @@ export class Experiment {
         classes: null,
         indices: null,
       };
+    }
+    if (!this.hasTest) {
+      const name = this.flags.dataset ?? this.robust.card.dataset;
+      throw new UsageError(
+        `No picture is named: name one, or pass --data <path> for test images ` +
+          `of ${name}`,
+      );
     }
     const { classes, splits: { test } } = await this.test();
     const { seed } = this.flags;

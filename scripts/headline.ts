@@ -45,10 +45,10 @@ export async function main(
   flags: ParsedFlags<typeof FLAGS>,
   context: ScriptContext,
 ): Promise<void> {
-  const experiment = await Experiment.open("headline", flags, context);
   if (flags._.length === 1) {
     throw new UsageError("Need at least two pictures: 1 given");
   }
+  const experiment = await Experiment.open("headline", flags, context);
   const { images, names } = await experiment.pictures(flags._);
   const [n] = images.shape;
   const random = experiment.random.bind(experiment);

@@ -154,11 +154,6 @@ async function openPairs(
       await experiment.pictures([], { part: 1 }),
     ];
   }
-  if (paths.length !== 2) {
-    throw new UsageError(
-      `Need two pictures to interpolate between: ${paths.length} given`,
-    );
-  }
   const images = await readImages(paths, experiment);
   const one = (i: number): Pictures => ({
     images: rows(images, i, i + 1),
@@ -210,6 +205,9 @@ export async function main(
   context: ScriptContext,
 ): Promise<void> {
   const flags = withPreset(given, PRESETS, context.args, FLAGS);
+  if (flags._.length === 1) {
+    throw new UsageError("Need two pictures to interpolate between: 1 given");
+  }
   const experiment = await Experiment.open("interpolate", flags, context);
   const { signal, print } = context;
   const { frames } = flags;

@@ -50,9 +50,6 @@ async function openPair(
   experiment: Experiment,
   paths: readonly string[],
 ): Promise<{ sources: Pictures; targets: Pictures }> {
-  if (paths.length === 1) {
-    throw new UsageError("Need two pictures, x1 and x2: 1 given");
-  }
   const [first, second] = [paths.slice(0, 1), paths.slice(1)];
   return {
     sources: await experiment.pictures(first, { part: 1 }),
@@ -66,6 +63,9 @@ export async function main(
   context: ScriptContext,
 ): Promise<void> {
   const flags = withPreset(given, PRESETS, context.args, FLAGS);
+  if (flags._.length === 1) {
+    throw new UsageError("Need two pictures, x1 and x2: 1 given");
+  }
   const experiment = await Experiment.open(
     "match_representation",
     flags,
