@@ -9,10 +9,11 @@ import {
   assertMatch,
 } from "@std/assert";
 import config from "../../deno.json" with { type: "json" };
-import { readImage } from "../../datasets/mod.ts";
+import { CIFAR10_CLASSES, readImage } from "../../datasets/mod.ts";
 import type { Run } from "../../robust/run.ts";
 import { parseResultsIndex } from "../../robust/results_index.ts";
 import {
+  exists,
   filesBelow,
   recordOf,
   run,
@@ -308,19 +309,75 @@ Deno.test("--preset code and paper set what differs, and flags win", async () =>
   );
 });
 
-/** A reproduction whose images are of the embedded data set. */
-async function reproduce(out: string, ...args: string[]) {
+/** A folder of the classes of CIFAR-10, two test images each. */
+async function cifar(): Promise<string> {
+  const data = `${folder}/data`;
+  for (const [label, name] of CIFAR10_CLASSES.entries()) {
+    const images = `${data}/cifar10/test/${name}`;
+    await Deno.mkdir(images, { recursive: true });
+    for (const i of [0, 1]) {
+      const hue = 25 * label + i;
+      await writePicture(`${images}/${i}.png`, { width: 32, height: 32, hue });
+    }
+  }
+  return data;
+}
+
+async function reproduce(out: string, data: string, ...args: string[]) {
   return await run("reproduce", [
-    ...["--data", folder, "--models", await prepared(), "--quick"],
+    ...["--data", data, "--models", await prepared(), "--quick"],
     ...["--out", out, "--device=cpu", "--threads=1", ...args],
   ]);
 }
 
-Deno.test("reproduce needs its data and leaves nothing half made", async () => {
+Deno.test("reproduce makes figures and an index, and goes on where it was", async () => {
+  const data = await cifar();
+  const out = `${folder}/reproduction`;
+  const only = ["--only=table-4-robust", "--only=fig-2-cifar10"];
+  const { code, stdout, stderr } = await reproduce(out, data, only[0]);
+  assertEquals(code, 0, stderr);
+  assertMatch(stdout, /table-4-robust-cifar10 .*\n.*index\.json\n$/);
+  const indexOf = async () =>
+    parseResultsIndex(await Deno.readTextFile(`${out}/index.json`), out);
+  const [entry] = (await indexOf()).entries;
+  const table = await recordOf(`${out}/${entry.run}`);
+  const clean = entry.numbers.find(({ label }) => label === "clean accuracy");
+  assertEquals(clean?.ours?.mean, table.metrics.clean);
+  assertEquals(clean?.paper, 0.9239);
+  assertEquals(clean?.ours?.n, 20);
+
+  // Interrupted in the second figure: what it left is made anew.
+  await Deno.mkdir(`${out}/fig-2-cifar10/tiles`, { recursive: true });
+  await Deno.writeTextFile(`${out}/fig-2-cifar10/tiles/half.png`, "half");
+  const second = await reproduce(out, data, ...only);
+  assertEquals(second.code, 0, second.stderr);
+  assertMatch(second.stderr, /Made before: .*table-4-robust-cifar10/);
+  assertMatch(second.stderr, /Made anew: .*fig-2-cifar10/);
+  const ids = (await indexOf()).entries.map(({ id }) => id);
+  assertEquals(ids, ["fig-2-cifar10", "table-4-robust-cifar10"]);
+  const { startedAt } = await recordOf(`${out}/${entry.run}`);
+  assertEquals(startedAt, table.startedAt);
+  const files = await filesBelow(`${out}/fig-2-cifar10`);
+  assert(!files.includes("tiles/half.png"));
+
+  // The command of the index, as typed, makes the same numbers.
+  const [fig] = (await indexOf()).entries;
+  const words = fig.command.match(/'[^']*'|\S+/g)!.slice(3)
+    .map((word) => word.replaceAll("'", ""));
+  const again = `${folder}/again`;
+  await succeed("match_representation", [
+    ...[...words, "--out", again, "--threads=1"],
+  ]);
+  const metricsOf = async (path: string) => (await recordOf(path)).metrics;
+  assertEquals(await metricsOf(again), await metricsOf(`${out}/${fig.run}`));
+});
+
+Deno.test("reproduce without its data says so and leaves no record", async () => {
   const out = `${folder}/no data`;
-  const { code, stderr } = await reproduce(out, "--only=fig-2");
+  const { code, stderr } = await reproduce(out, folder, "--only=fig-2");
   assertEquals(code, 1);
   assertMatch(stderr, /error: .*cifar10.*\n$/);
+  assert(!await exists(`${out}/index.json`));
 });
 
 for (
