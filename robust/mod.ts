@@ -54,7 +54,25 @@ export {
   type EvaluationAttack,
   predictions,
 } from "./evaluate.ts";
-export { bootstrapInterval } from "./statistics.ts";
+export { apgd, type ApgdSettings, apgdStep } from "./apgd.ts";
+export { square, type SquareSettings } from "./square.ts";
+export { type AttackOptions, type AttackResult } from "./slots.ts";
+export {
+  dlrObjective,
+  marginObjective,
+  targetedDlrObjective,
+} from "./margin.ts";
+export {
+  AUTOATTACK,
+  ENSEMBLE_ATTACKS,
+  type EnsembleAttack,
+  type EnsembleEvaluation,
+  ensembleNote,
+  type EnsembleOptions,
+  type EnsembleSettings,
+  evaluateEnsemble,
+} from "./ensemble.ts";
+export { bootstrapInterval, wilsonInterval } from "./statistics.ts";
 export {
   decodeTraining,
   encodeTraining,
