@@ -34,7 +34,15 @@ import {
   type Network,
 } from "./network.ts";
 import { crossEntropyObjective, type Objective, oneHot } from "./objectives.ts";
-import { checkPgd, lossId, randomStart, scalar, startNoise } from "./pgd.ts";
+import {
+  checkPgd,
+  checkRestarts,
+  lossId,
+  type PgdSettings,
+  randomStart,
+  scalar,
+  startNoise,
+} from "./pgd.ts";
 import {
   type AttackedImage,
   type AttackOptions,
@@ -163,10 +171,12 @@ function unitScaled(g: Node): Node {
 export function apgdStep(
   spec: ModelSpec,
   shape: readonly number[],
-  { norm, loss, feeds }: {
+  { norm, loss, feeds, isPlain = false }: {
     readonly norm: Norm;
     readonly loss: Objective["loss"];
     readonly feeds: Readonly<Record<string, readonly number[]>>;
+    /** Takes the gradient as it is, as PGD does. */
+    readonly isPlain?: boolean;
   },
 ): { next: Node; losses: Node; logits: Node } {
   const x = input("images", shape);
@@ -185,7 +195,7 @@ export function apgdStep(
   const [g] = grad(losses, [x]);
   const ball = BALLS[norm];
   const stepped = ball.project(
-    ball.step(x, unitScaled(g), stepSize),
+    ball.step(x, isPlain ? g : unitScaled(g), stepSize),
     center,
     epsilon,
   );
@@ -258,16 +268,61 @@ interface Attacked {
   isRepeat: boolean;
 }
 
+/** What `apgdEach()` and `pgdEach()` take besides their settings. */
+type EachOptions = AttackOptions & {
+  readonly onDone: (image: AttackedImage) => void;
+};
+
 /** `apgd()` for any number of images; each is reported once. */
 export async function apgdEach(
   network: Network,
   source: AttackSource,
-  options: ApgdSettings & AttackOptions & {
-    readonly onDone: (image: AttackedImage) => void;
-  },
+  options: ApgdSettings & EachOptions,
 ): Promise<void> {
   checkApgd(options);
-  const { norm, epsilon, steps, seed = 0, targets: most = 9 } = options;
+  await ascendEach(network, source, options);
+}
+
+/** Settings of `pgdEach()`. */
+export interface PlainPgdSettings extends PgdSettings {
+  /** How perturbations are measured. */
+  readonly norm: Exclude<Norm, "unconstrained">;
+  /** Start at a random point of the ball. */
+  readonly randomStart: boolean;
+  /** Runs per image. */
+  readonly restarts: number;
+}
+
+/**
+ * PGD on the cross-entropy for any number of images, each until an iterate is
+ * misclassified: no run is spent on images that are broken. With 0 steps and a
+ * random start it is noise.
+ */
+export async function pgdEach(
+  network: Network,
+  source: AttackSource,
+  options: PlainPgdSettings & EachOptions,
+): Promise<void> {
+  checkPgd(options);
+  checkRestarts(options.restarts, options.randomStart);
+  const { stepSize, randomStart, restarts } = options;
+  await ascendEach(network, source, {
+    ...options,
+    loss: "cross-entropy",
+    plain: { stepSize, randomStart, restarts },
+  });
+}
+
+async function ascendEach(
+  network: Network,
+  source: AttackSource,
+  options: ApgdSettings & EachOptions & {
+    /** Steps of one size and no momentum: PGD. */
+    readonly plain?: Omit<PlainPgdSettings, keyof ApgdSettings>;
+  },
+): Promise<void> {
+  const { norm, epsilon, steps, seed = 0, plain } = options;
+  const { targets: most = 9 } = options;
   const { classes } = network.spec;
   const isTargeted = options.loss === "targeted";
   if (source.count === 0) return;
@@ -285,8 +340,14 @@ export async function apgdEach(
     ...(isTargeted ? { target: rowShape } : {}),
   };
   const step = await network.program(
-    `apgd ${lossId(loss)} ${norm} ${shape}`,
-    () => apgdStep(network.spec, shape, { norm, loss, feeds: feedShapes }),
+    `apgd ${lossId(loss)} ${norm} ${!plain} ${shape}`,
+    () =>
+      apgdStep(network.spec, shape, {
+        norm,
+        loss,
+        feeds: feedShapes,
+        isPlain: plain !== undefined,
+      }),
   );
   const one = [1, ...source.imageShape];
   const starter = await network.program(
@@ -311,21 +372,27 @@ export async function apgdEach(
   };
   const random = new Random(seed);
 
-  const begin = async (slot: number, state: Attacked) => {
-    const stream = random.stream("apgd", options.loss, state.run, state.index);
+  const startOf = async ({ start, run, index }: Attacked) => {
+    if (plain && !plain.randomStart) return start;
+    const name = plain ? "pgd" : options.loss;
     const { images } = await starter.run({
-      center: tensor(state.start, one),
-      noise: startNoise(one, norm, stream),
+      center: tensor(start, one),
+      noise: startNoise(one, norm, random.stream("start", name, run, index)),
       epsilon: scalar(epsilon),
     });
-    row(values.images, slot, length).set(images.data as Float32Array);
-    row(values.previous, slot, length).set(images.data as Float32Array);
-    values.stepSize.data[slot] = 2 * epsilon;
+    return images.data as Float32Array;
+  };
+  const begin = async (slot: number, state: Attacked) => {
+    const images = await startOf(state);
+    row(values.images, slot, length).set(images);
+    row(values.previous, slot, length).set(images);
+    const stepSize = plain?.stepSize ?? 2 * epsilon;
+    values.stepSize.data[slot] = stepSize;
     // The first step has no move behind it.
     values.momentum.data[slot] = 1;
     state.step = 0;
     state.isRepeat = false;
-    state.schedule = new StepSizeSchedule(steps, 2 * epsilon);
+    state.schedule = new StepSizeSchedule(plain ? 0 : steps, stepSize);
     if (values.target) pick(values.target, slot, state.targets![state.run]);
   };
 
@@ -385,7 +452,8 @@ export async function apgdEach(
         if (isBest) state.best.set(images);
         if (state.step === steps) {
           state.run++;
-          if (state.run >= (state.targets?.length ?? 1)) return ended(false);
+          const runs = state.targets?.length ?? plain?.restarts ?? 1;
+          if (state.run >= runs) return ended(false);
           await begin(slot, state);
           return null;
         }
@@ -400,7 +468,7 @@ export async function apgdEach(
       state.isRepeat = false;
       row(values.previous, slot, length).set(images);
       images.set(row(out.next as Tensor, slot, length));
-      values.momentum.data[slot] = MOMENTUM;
+      values.momentum.data[slot] = plain ? 1 : MOMENTUM;
       state.step++;
       return null;
     },

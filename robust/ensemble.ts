@@ -1,5 +1,5 @@
 /**
- * Accuracy under several attacks, each on the images that withstood those
+ * Accuracy under one or several attacks, each on the images that withstood those
  * before: the worst case of each image.
  *
  * APGD-CE, APGD-T and Square in this order are AutoAttack (Croce and Hein 2020)
@@ -9,17 +9,18 @@
  */
 import { Random } from "../core/mod.ts";
 import { batches, type Split } from "../datasets/mod.ts";
-import { apgdEach, checkApgd } from "./apgd.ts";
+import { apgdEach, checkApgd, pgdEach, type PlainPgdSettings } from "./apgd.ts";
 import type { Norm } from "./ball.ts";
 import { predictions } from "./evaluate.ts";
 import { TARGETED_DLR_CLASSES } from "./margin.ts";
 import { DEFAULT_BATCH_SIZE, type Network } from "./network.ts";
 import { oneHot } from "./objectives.ts";
+import { checkPgd } from "./pgd.ts";
 import type { AttackedImage, AttackSource } from "./slots.ts";
 import { checkSquare, squareEach } from "./square.ts";
 
 /** Names of the attacks, in the order they run in. */
-export const ENSEMBLE_ATTACKS = ["apgd-ce", "apgd-t", "square"] as const;
+export const ENSEMBLE_ATTACKS = ["pgd", "apgd-ce", "apgd-t", "square"] as const;
 
 /** Name of one of them. */
 export type EnsembleAttack = (typeof ENSEMBLE_ATTACKS)[number];
@@ -32,8 +33,12 @@ export interface EnsembleSettings {
   readonly norm: Exclude<Norm, "unconstrained">;
   /** Radius of the ball in [0, 1] pixel units. */
   readonly epsilon: number;
-  /** Steps of each run of APGD (paper: 100). */
+  /** Steps of each run of PGD and APGD (paper: 100). */
   readonly steps: number;
+  /** Length of a step of PGD (default: 2.5 epsilon / steps). */
+  readonly stepSize?: number;
+  /** Runs of PGD; more than 1, or 0 steps, start at random points (default 1). */
+  readonly restarts?: number;
   /** Target classes of APGD-T at most (paper: 9). */
   readonly targets: number;
   /** Queries of Square per image (paper: 5000). */
@@ -42,7 +47,7 @@ export interface EnsembleSettings {
 
 /** AutoAttack's settings. */
 export const AUTOATTACK = {
-  attacks: ENSEMBLE_ATTACKS,
+  attacks: ["apgd-ce", "apgd-t", "square"],
   steps: 100,
   targets: 9,
   queries: 5000,
@@ -117,8 +122,12 @@ export function checkEnsemble(settings: EnsembleSettings): void {
       `Cannot attack with nothing: name one of ${ENSEMBLE_ATTACKS.join(", ")}`,
     );
   }
-  checkApgd({ ...settings, loss: "targeted" });
-  checkSquare(settings);
+  const has = (name: EnsembleAttack) => settings.attacks.includes(name);
+  if (has("pgd")) checkPgd(plainSettings(settings));
+  if (has("apgd-ce") || has("apgd-t")) {
+    checkApgd({ ...settings, loss: "targeted" });
+  }
+  if (has("square")) checkSquare(settings);
 }
 
 /**
@@ -211,6 +220,18 @@ function sourceOfSplit(
   };
 }
 
+function plainSettings(settings: EnsembleSettings): PlainPgdSettings {
+  const { norm, epsilon, steps, restarts = 1 } = settings;
+  return {
+    norm,
+    epsilon,
+    steps,
+    stepSize: settings.stepSize ?? 2.5 * epsilon / Math.max(1, steps),
+    restarts,
+    randomStart: restarts > 1 || steps === 0,
+  };
+}
+
 async function attackEach(
   name: EnsembleAttack,
   network: Network,
@@ -220,6 +241,14 @@ async function attackEach(
     readonly onProgress: (done: number) => void;
   },
 ): Promise<void> {
+  if (name === "pgd") {
+    const settings = plainSettings(options);
+    return await pgdEach(network, source, {
+      ...options,
+      ...settings,
+      onProgress,
+    });
+  }
   if (name === "square") {
     return await squareEach(network, source, { ...options, onProgress });
   }

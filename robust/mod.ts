@@ -72,6 +72,13 @@ export {
   type EnsembleSettings,
   evaluateEnsemble,
 } from "./ensemble.ts";
+export {
+  checkSanity,
+  SANITY_CHECKS,
+  type SanityCheck,
+  type SanityOptions,
+  type SanityReport,
+} from "./sanity.ts";
 export { bootstrapInterval, wilsonInterval } from "./statistics.ts";
 export {
   decodeTraining,

@@ -120,9 +120,13 @@ export function linearDistances(
   return { labels, distances };
 }
 
-/** A tiny network trained to tell brightness, and images of it. */
+/**
+ * A tiny network trained to tell brightness, and images of it.
+ *
+ * @param epsilon Of adversarial training (l2); 0 is standard training
+ */
 export async function trainedNetwork(
-  classes = 5,
+  { classes = 5, epsilon = 0, epochs = 12 } = {},
 ): Promise<{ network: Network; split: ReturnType<typeof noisySplit> }> {
   const split = noisySplit({ size: 40, side: 16, classes, seed: 1 });
   const spec: ModelSpec = {
@@ -136,8 +140,14 @@ export async function trainedNetwork(
   const { parameters } = await train(
     {
       spec,
-      attack: null,
-      epochs: 12,
+      attack: epsilon === 0 ? null : {
+        norm: "l2",
+        epsilon,
+        stepSize: epsilon / 3,
+        steps: 4,
+        randomStart: true,
+      },
+      epochs,
       batchSize: 20,
       learningRate: 0.05,
       schedule: { kind: "cyclic" },

@@ -64,6 +64,32 @@ Deno.test("evaluateEnsemble() attacks what is left, and finds at least what PGD 
   );
 });
 
+Deno.test("evaluateEnsemble() runs the PGD of evaluate(), and 0 steps are noise", async () => {
+  for (const norm of ["l2", "linf"] as const) {
+    const epsilon = norm === "l2" ? 0.2 : 0.005;
+    const attack = { norm, epsilon, steps: 15, stepSize: epsilon / 6 };
+    const plain = await evaluate(network, split, {
+      attack: { ...attack, randomStart: false, restarts: 1 },
+    });
+    const settings = { ...SETTINGS, ...attack, attacks: ["pgd"] as const };
+    const found = await evaluateEnsemble(network, split, settings);
+    // Any iterate counts, where evaluate() looks at that of largest loss.
+    assert(Math.abs(found.adversarial - plain.adversarial!) <= 0.05);
+    assert(found.adversarial > 0 && found.adversarial < 1);
+    const restarted = await evaluateEnsemble(network, split, {
+      ...settings,
+      restarts: 3,
+    });
+    assert(restarted.adversarial <= found.adversarial + 0.05);
+    const noise = await evaluateEnsemble(network, split, {
+      ...settings,
+      steps: 0,
+      restarts: 5,
+    });
+    assert(noise.adversarial > found.adversarial);
+  }
+});
+
 Deno.test("evaluateEnsemble() gives the same in any batches, and of the first images", async () => {
   const run = (batchSize: number, limit?: number) =>
     evaluateEnsemble(network, split, { ...SETTINGS, batchSize, limit });
@@ -97,6 +123,6 @@ Deno.test("checkEnsemble() refuses settings out of range", async () => {
   await assertRejects(
     () => evaluateEnsemble(network, split, { ...SETTINGS, attacks: [] }),
     RangeError,
-    "Cannot attack with nothing: name one of apgd-ce, apgd-t, square",
+    "Cannot attack with nothing: name one of pgd, apgd-ce, apgd-t, square",
   );
 });
