@@ -6,6 +6,7 @@
  */
 import {
   beforeDashes,
+  type Flag,
   type FlagTable,
   givenFlags,
   kebab,
@@ -103,17 +104,8 @@ export function presetFlag(presets: Readonly<Record<string, Preset>>) {
     type: "choice",
     choices: Object.keys(presets),
     multiple: true,
-    help: "flags under a name, before the others",
+    help: "flags under a name, which flags given themselves replace",
   } as const;
-}
-
-/** The table of presets, for the end of a manual. */
-export function describePresets(
-  presets: Readonly<Record<string, Preset>>,
-): string {
-  return Object.entries(presets)
-    .map(([name, { about, args }]) => `${name}: ${about} (${args})`)
-    .join("\n");
 }
 
 /**
@@ -156,7 +148,42 @@ export function expandPresets(
         names.join(", "),
     );
   }
-  return [...all, ...own];
+  const inOrder = [...units(all), ...units(own)];
+  const last = new Map(
+    inOrder.map(({ words }, i) => [keyOf(words[0], flags), i]),
+  );
+  // Each flag once: this becomes the command on the card.
+  return inOrder.filter(({ words }, i) => {
+    const key = keyOf(words[0], flags);
+    return key === undefined || last.get(key) === i || isMultiple(flags[key]);
+  }).flatMap(({ words }) => words);
+}
+
+function isMultiple(flag: Flag): boolean {
+  return flag.multiple === true;
+}
+
+/** Arguments in pieces: a flag with its value, or another argument. */
+function units(args: readonly string[]): { words: readonly string[] }[] {
+  const head = beforeDashes(args);
+  const found: { words: string[] }[] = [];
+  for (let i = 0; i < head.length; i++) {
+    const words = [head[i]];
+    const isFlag = /^--[^=]+$/.test(head[i]);
+    const next = head[i + 1];
+    // As parseFlags() reads them: a negative number is a value.
+    if (isFlag && next !== undefined && !/^-(?![.\d])/.test(next)) {
+      words.push(next);
+      i++;
+    }
+    found.push({ words });
+  }
+  const rest = args.slice(head.length);
+  return rest.length > 0 ? [...found, { words: rest }] : found;
+}
+
+function keyOf(word: string, flags: FlagTable): string | undefined {
+  return [...givenFlags([word], flags)][0];
 }
 
 const ANY = { name: "argument", help: "" } as const;
