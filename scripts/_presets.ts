@@ -24,13 +24,13 @@ export interface Preset {
 }
 
 const CIFAR =
-  "--dataset cifar10 --data data --schedule cyclic --learning-rate 0.2 " +
-  "--epochs 12";
+  "--dataset cifar10 --data data --schedule cyclic --learning-rate 0.2";
 
-// Perturbations of twice the length of CIFAR-10's: see EPSILON_SCALE.
+// Perturbations of twice the length of CIFAR-10's, as lengths grow with the root
+// of the number of pixels: 0.5 * sqrt(64 * 64 / (32 * 32)) = 1.
 const TINY =
   "--dataset restricted_imagenet --data data --size 64 --schedule cyclic " +
-  "--learning-rate 0.2 --epochs 30 --augmentation crop";
+  "--learning-rate 0.2 --augmentation crop";
 
 /**
  * How each network under models/weights is trained, and `paper` and `code`,
@@ -39,37 +39,37 @@ const TINY =
 export const TRAIN_PRESETS: Readonly<Record<string, Preset>> = {
   "cifar10-l2": {
     about: "robust network for CIFAR-10",
-    args: `${CIFAR} --arch resnet18 --width 32 --epsilon 0.5 ` +
+    args: `${CIFAR} --arch resnet18 --width 16 --epochs 16 --epsilon 0.5 ` +
       `--attack-steps 1 --step-size 1`,
   },
   "cifar10-standard": {
     about: "standard network for CIFAR-10",
-    args: `${CIFAR} --arch resnet18 --width 32 --epsilon 0`,
+    args: `${CIFAR} --arch resnet18 --width 16 --epochs 12 --epsilon 0`,
   },
   "cifar10-vgg": {
     about: "standard VGG16-style network for CIFAR-10",
-    args: `${CIFAR} --arch vgg16_bn --width 32 --epsilon 0`,
+    args: `${CIFAR} --arch vgg16_bn --width 16 --epochs 8 --epsilon 0`,
   },
   "cifar10-judge": {
     about: "independent judge for CIFAR-10",
-    args: `${CIFAR} --arch resnet34 --width 16 --epsilon 0 --seed 1000`,
+    args: `${CIFAR} --arch resnet10 --width 32 --epochs 6 --epsilon 0 --seed 7`,
   },
   "tiny-l2": {
     about: "robust network for Restricted Tiny ImageNet",
-    args: `${TINY} --arch resnet18 --width 32 --epsilon 1 --attack-steps 1 ` +
-      `--step-size 2`,
+    args: `${TINY} --arch resnet18 --width 16 --epochs 30 --epsilon 1 ` +
+      `--attack-steps 1 --step-size 2`,
   },
   "tiny-standard": {
     about: "standard network for Restricted Tiny ImageNet",
-    args: `${TINY} --arch resnet18 --width 32 --epsilon 0`,
+    args: `${TINY} --arch resnet18 --width 16 --epochs 30 --epsilon 0`,
   },
   "tiny-vgg": {
     about: "standard VGG16-style network for Restricted Tiny ImageNet",
-    args: `${TINY} --arch vgg16_bn --width 32 --epsilon 0`,
+    args: `${TINY} --arch vgg16_bn --width 16 --epochs 30 --epsilon 0`,
   },
   "tiny-judge": {
     about: "independent judge for Restricted Tiny ImageNet",
-    args: `${TINY} --arch resnet34 --width 16 --epsilon 0 --seed 1000`,
+    args: `${TINY} --arch resnet10 --width 32 --epochs 20 --epsilon 0 --seed 7`,
   },
   paper: {
     about: "as the paper says: random start, weight decay 5e-4",

@@ -74,10 +74,13 @@ Deno.test("expandPresets() puts each flag once, and notes what replaces a preset
     ...["--data", "data"],
   );
   const flags = parseFlags(args, TRAIN);
-  assertEquals([flags.width, flags.epsilon, flags.epochs], [8, 0.25, 12]);
-  assertEquals(flags.preset, []);
+  assertEquals([flags.width, flags.epsilon, flags.dataset], [
+    ...[8, 0.25, "cifar10"],
+  ]);
+  const before = parseFlags(TRAIN_PRESETS["cifar10-l2"].args.split(" "), TRAIN);
+  assertEquals([flags.epochs, flags.preset], [before.epochs, []]);
   assertEquals(notes, [
-    "--width 8 in place of 32 of preset cifar10-l2",
+    `--width 8 in place of ${before.width} of preset cifar10-l2`,
     "--epsilon 0.25 in place of 0.5 of preset cifar10-l2",
   ]);
   for (const name of ["width", "epsilon", "data"]) {
