@@ -139,6 +139,42 @@ export function checkEnsemble(settings: EnsembleSettings): void {
  * @param options The attacks, how many images, and how they run
  * @throws {RangeError} If the data set's labels do not fit the network, or a
  * setting is out of range
+ *
+ * @example
+ * ```ts
+ * import {
+ *   AUTOATTACK,
+ *   evaluateEnsemble,
+ *   initializeModel,
+ *   type ModelSpec,
+ *   Network,
+ *   openDataset,
+ *   Random,
+ * } from "../mod.ts";
+ *
+ * const { classes, mean, std, splits, close } = await openDataset("shapes", {
+ *   splits: ["test"],
+ *   limit: 10,
+ * });
+ * const spec: ModelSpec = {
+ *   architecture: "resnet10",
+ *   form: "cifar",
+ *   width: 4,
+ *   classes: classes.length,
+ *   mean,
+ *   std,
+ * };
+ * // Untrained; `loadNetwork()` reads a trained one.
+ * const network = new Network(spec, initializeModel(spec, new Random(0)));
+ * const { adversarial, attacks } = await evaluateEnsemble(
+ *   network,
+ *   splits.test,
+ *   { ...AUTOATTACK, norm: "l2", epsilon: 0.5, steps: 5, queries: 10 },
+ * );
+ * console.log(adversarial, attacks.at(-1)!.accuracy); // equal fractions
+ * await network.release();
+ * close();
+ * ```
  */
 export async function evaluateEnsemble(
   network: Network,

@@ -3,8 +3,9 @@
  * (paper, Tables 4 and 5).
  *
  * Under PGD an image counts as robust if it is classified correctly clean and
- * by every run, each of which keeps the iterate of largest cross-entropy. The
- * other attacks are those of AutoAttack (Croce and Hein 2020): apgd-ce, apgd-t
+ * by every run, each of which keeps the iterate of largest cross-entropy. Under
+ * the other attacks, and on cards, any misclassified iterate breaks an image.
+ * They are those of AutoAttack (Croce and Hein 2020): apgd-ce, apgd-t
  * (targeted; with fewer than 4 classes on the margin, with few against all
  * wrong classes), square (no gradients), and autoattack: the worst case of
  * these three for each image, which is AutoAttack without FAB.
@@ -47,6 +48,7 @@ import {
   COMMON_FLAGS,
   type FlagTable,
   givenFlags,
+  kebab,
   type ParsedFlags,
   parseFlags,
   runScript,
@@ -365,6 +367,30 @@ async function measureSanity(
 /** Images of the checklist, where no number is asked for. */
 const SANITY_IMAGES = 200;
 
+/** Flags that a card's own values stand for. */
+const NOT_FOR_CARDS = [
+  ...["dataset", "epsilon", "norm", "stepSize", "randomStart", "restarts"],
+  ...["preset", "size", "sanity", "out", "json"],
+];
+
+/** @throws {UsageError} If a flag would not count */
+function checkCardFlags(set: ReadonlySet<string>): void {
+  for (const key of NOT_FOR_CARDS) {
+    if (!set.has(key)) continue;
+    throw new UsageError(
+      `--cards measures each network as its card says: leave out --` +
+        kebab(key),
+    );
+  }
+  const isAttack = set.has("attack");
+  for (const key of ["attackSteps", "queries", "targets"]) {
+    if (!set.has(key) || isAttack) continue;
+    throw new UsageError(
+      `--cards with --${kebab(key)} needs --attack: pass it, too`,
+    );
+  }
+}
+
 /** The flags with those of presets, checked for what excludes another. */
 function flagsOf(given: Flags, { args, note }: ScriptContext): Flags {
   const { preset } = given;
@@ -387,6 +413,7 @@ function flagsOf(given: Flags, { args, note }: ScriptContext): Flags {
     }
   };
   needs("strict", flags.sanity || flags.cards, "--sanity or --cards");
+  if (flags.cards) checkCardFlags(set);
   if (flags.sanity && flags.epsilon === 0) {
     throw new UsageError("--sanity needs an epsilon > 0: current value is 0");
   }

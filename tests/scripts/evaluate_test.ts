@@ -268,6 +268,8 @@ Deno.test("evaluate answers what excludes another with one sentence", async () =
       ["--model", "x", "--sanity", "--attack", "square"],
       /--sanity checks PGD: leave out --attack square/,
     ],
+    [["--cards", "--eps", "1"], /as its card says: leave out --epsilon/],
+    [["--cards", "--queries", "9"], /with --queries needs --attack: pass it/],
     [["--model", "x", "--attack", "fab"], /--attack must be pgd, apgd-ce,/],
   ];
   for (const [args, wanted] of rows) {
