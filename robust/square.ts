@@ -285,8 +285,8 @@ function bump(side: number, random: Random): Float64Array {
   return norm > 0 ? out.map((value) => value / norm) : out;
 }
 
-/** Writes `start` plus a perturbation scaled to length epsilon, clipped. */
-function place2(
+/** Writes `start` plus a change scaled to length epsilon, clipped. */
+function perturbed(
   out: Float32Array,
   start: Float32Array,
   change: Float64Array,
@@ -324,7 +324,7 @@ const L2: Search = {
         }
       }
     }
-    place2(out, start, change, epsilon);
+    perturbed(out, start, change, epsilon);
   },
   next(image, start, { height, width, epsilon, share }, random) {
     const pixels = Math.round(Math.sqrt(share * height * width));
@@ -368,6 +368,6 @@ const L2: Search = {
       });
     }
     // Of the very length, which rounding would let drift.
-    place2(image, start, change, epsilon);
+    perturbed(image, start, change, epsilon);
   },
 };

@@ -16,7 +16,14 @@ import {
 } from "../../models/files.ts";
 import { wilsonInterval } from "../../robust/statistics.ts";
 import { attackName, cardRadii } from "../../scripts/_cards.ts";
-import { assertSentence, recordOf, run, SMALL, succeed } from "./_script.ts";
+import {
+  assertSentence,
+  recordOf,
+  run,
+  SMALL,
+  succeed,
+  writeClasses,
+} from "./_script.ts";
 
 const folder = await Deno.makeTempDir({ prefix: "robust-reps-evaluate-" });
 addEventListener("unload", () => Deno.removeSync(folder, { recursive: true }));
@@ -78,6 +85,20 @@ Deno.test("evaluate --attack takes a single attack and a norm", async () => {
     const name = attack === "square" ? "Square-5" : `${attack.toUpperCase()}-3`;
     assertStringIncludes(stdout, `(linf, epsilon 0.05, ${name})`);
   }
+});
+
+Deno.test("evaluate --attack decodes large images when it needs them, but for damaged ones", async () => {
+  const data = `${folder}/large`;
+  await writeClasses(`${data}/test`, [..."abcdefghij"], 2);
+  await Deno.writeTextFile(`${data}/test/c/1.png`, "no picture");
+  const { code, stdout, stderr } = await run("evaluate", [
+    ...["--model", await network(), ...QUICK, "--dataset", "image_folder"],
+    ...["--data", data, "--size", "72", "--attack", "autoattack"],
+    ...["--attack-steps", "1", "--queries", "2"],
+  ]);
+  assertEquals(code, 0, stderr);
+  assertMatch(stdout, /^Images: 19$/m);
+  assertMatch(stderr, /Left out 1 of 20 images of the test split/);
 });
 
 Deno.test("evaluate --preset sets what paper and code differ in, and says what replaces it", async () => {
