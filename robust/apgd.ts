@@ -11,6 +11,7 @@ import {
   add,
   div,
   equal,
+  full,
   grad,
   input,
   max,
@@ -25,6 +26,7 @@ import {
   toFloat,
 } from "../core/mod.ts";
 import { buildModel, type ModelSpec } from "../models/mod.ts";
+import type { Program } from "../onnx/mod.ts";
 import { BALLS, type Norm } from "./ball.ts";
 import { targetedLoss } from "./margin.ts";
 import {
@@ -235,7 +237,7 @@ export function checkApgd(settings: ApgdSettings): void {
  * @param images `[n, 3, h, w]` in [0, 1]
  * @param labels Label of each, `[n]`
  * @param options Settings, and how the attack runs
- * @throws {RangeError} If a setting is out of range
+ * @throws {RangeError} If a setting is out of range, or a label not a class
  * @throws {TypeError} If shapes do not fit
  */
 export async function apgd(
@@ -245,6 +247,7 @@ export async function apgd(
   options: ApgdSettings & AttackOptions,
 ): Promise<AttackResult> {
   checkImages(images);
+  oneHot(labels, network.spec.classes); // Refuses labels without a class.
   const { onDone, result } = collector(images);
   await apgdEach(network, sourceOf(images, labels), { ...options, onDone });
   return result;
@@ -313,166 +316,237 @@ export async function pgdEach(
   });
 }
 
+/** Options of `ascendEach()`. */
+type AscentOptions = ApgdSettings & EachOptions & {
+  /** Steps of one size and no momentum: PGD. */
+  readonly plain?: Omit<PlainPgdSettings, keyof ApgdSettings>;
+};
+
 async function ascendEach(
   network: Network,
   source: AttackSource,
-  options: ApgdSettings & EachOptions & {
-    /** Steps of one size and no momentum: PGD. */
-    readonly plain?: Omit<PlainPgdSettings, keyof ApgdSettings>;
-  },
+  options: AscentOptions,
 ): Promise<void> {
-  const { norm, epsilon, steps, seed = 0, plain } = options;
-  const { targets: most = 9 } = options;
-  const { classes } = network.spec;
-  const isTargeted = options.loss === "targeted";
   if (source.count === 0) return;
-  const [size, shape] = batchShape(
-    { shape: [source.count, ...source.imageShape] },
-    options.batchSize ?? DEFAULT_BATCH_SIZE,
-  );
-  const length = sizeOf(source.imageShape);
-  const loss = isTargeted
-    ? targetedLoss(classes)
-    : crossEntropyObjective([0], classes).loss;
-  const rowShape = [size, classes];
-  const feedShapes: Record<string, readonly number[]> = {
-    labels: rowShape,
-    ...(isTargeted ? { target: rowShape } : {}),
-  };
-  const step = await network.program(
-    `apgd ${lossId(loss)} ${norm} ${!plain} ${shape}`,
-    () =>
-      apgdStep(network.spec, shape, {
-        norm,
-        loss,
-        feeds: feedShapes,
-        isPlain: plain !== undefined,
-      }),
-  );
-  const one = [1, ...source.imageShape];
-  const starter = await network.program(
-    `start ${norm} ${one}`,
-    () => ({ images: randomStart(one, norm) }),
-  );
-  const values = {
-    images: tensor(new Float32Array(size * length), shape),
-    previous: tensor(new Float32Array(size * length), shape),
-    center: tensor(new Float32Array(size * length), shape),
-    epsilon: scalar(epsilon),
-    stepSize: tensor(new Float32Array(size), [size]),
-    momentum: tensor(new Float32Array(size), [size]),
-    labels: oneHot(new Array(size).fill(0), classes),
-    ...(isTargeted ? { target: oneHot(new Array(size).fill(0), classes) } : {}),
-  };
-  const out = step.allocateOutputs();
-  const row = ({ data }: Tensor, slot: number, width: number) =>
-    data.subarray(slot * width, (slot + 1) * width);
-  const pick = (feed: Tensor, slot: number, label: number) => {
-    row(feed, slot, classes).fill(0)[label] = 1;
-  };
-  const random = new Random(seed);
+  const ascent = await Ascent.create(network, source, options);
+  await runSlots<Attacked>(ascent.size, source, {
+    ...options,
+    start: (slot, i) => ascent.start(slot, i),
+    run: () => ascent.run(),
+    advance: (slot, state) => ascent.advance(slot, state),
+  });
+}
 
-  const startOf = async ({ start, run, index }: Attacked) => {
+/** Programs of the attack, and what they are fed: a row for each slot. */
+class Ascent {
+  readonly #source: AttackSource;
+  readonly #options: AscentOptions;
+  readonly #classes: number;
+  /** Numbers of an image. */
+  readonly #length: number;
+  readonly #random: Random;
+  readonly #step: Program;
+  readonly #starter: Program;
+  readonly #feeds: Readonly<Record<string, Tensor>>;
+  readonly #out: ReturnType<Program["allocateOutputs"]>;
+  /** Number of slots. */
+  readonly size: number;
+
+  private constructor(
+    source: AttackSource,
+    options: AscentOptions,
+    classes: number,
+    programs: { readonly step: Program; readonly starter: Program },
+    shape: readonly number[],
+  ) {
+    const size = shape[0];
+    const zeros = (shape: readonly number[]) => full(shape, 0);
+    this.#source = source;
+    this.#options = options;
+    this.#classes = classes;
+    this.#length = sizeOf(source.imageShape);
+    this.#random = new Random(options.seed ?? 0);
+    this.#step = programs.step;
+    this.#starter = programs.starter;
+    this.#feeds = {
+      images: zeros(shape),
+      previous: zeros(shape),
+      center: zeros(shape),
+      epsilon: scalar(options.epsilon),
+      stepSize: zeros([size]),
+      momentum: zeros([size]),
+      labels: zeros([size, classes]),
+      ...(options.loss === "targeted"
+        ? { target: zeros([size, classes]) }
+        : {}),
+    };
+    this.#out = programs.step.allocateOutputs();
+    this.size = size;
+  }
+
+  static async create(
+    network: Network,
+    source: AttackSource,
+    options: AscentOptions,
+  ): Promise<Ascent> {
+    const { spec } = network;
+    const { norm, plain } = options;
+    const { classes } = spec;
+    const [size, shape] = batchShape(
+      { shape: [source.count, ...source.imageShape] },
+      options.batchSize ?? DEFAULT_BATCH_SIZE,
+    );
+    const isTargeted = options.loss === "targeted";
+    const loss = isTargeted
+      ? targetedLoss(classes)
+      : crossEntropyObjective([0], classes).loss;
+    const feeds = {
+      labels: [size, classes],
+      ...(isTargeted ? { target: [size, classes] } : {}),
+    };
+    const isPlain = plain !== undefined;
+    const step = await network.program(
+      `apgd ${lossId(loss)} ${norm} ${isPlain} ${shape}`,
+      () => apgdStep(spec, shape, { norm, loss, feeds, isPlain }),
+    );
+    const one = [1, ...source.imageShape];
+    const starter = await network.program(
+      `start ${norm} ${one}`,
+      () => ({ images: randomStart(one, norm) }),
+    );
+    return new Ascent(source, options, classes, { step, starter }, shape);
+  }
+
+  /** An image's part of a feed or output. */
+  #row({ data }: Tensor, slot: number, width = this.#length): Float32Array {
+    return data.subarray(slot * width, (slot + 1) * width);
+  }
+
+  /** Makes a slot's row of labels or targets. */
+  #pick(feed: Tensor, slot: number, label: number): void {
+    this.#row(feed, slot, this.#classes).fill(0)[label] = 1;
+  }
+
+  async start(slot: number, i: number): Promise<Attacked> {
+    const { images, previous, center, stepSize, momentum, labels, target } =
+      this.#feeds;
+    const start = (await this.#source.load(i)).slice();
+    const label = this.#source.label(i);
+    this.#row(center, slot).set(start);
+    this.#pick(labels, slot, label);
+    const state: Attacked = {
+      label,
+      index: this.#source.index(i),
+      start,
+      best: start.slice(),
+      targets: null,
+      run: 0,
+      step: 0,
+      queries: 0,
+      schedule: new StepSizeSchedule(0, 0),
+      isRepeat: false,
+    };
+    if (!target) {
+      await this.#begin(slot, state);
+      return state;
+    }
+    // The clean image's logits tell the targets; its step goes nowhere.
+    this.#row(images, slot).set(start);
+    this.#row(previous, slot).set(start);
+    stepSize.data[slot] = 0;
+    momentum.data[slot] = 1;
+    this.#pick(target, slot, label);
+    return state;
+  }
+
+  /** Begins a run. */
+  async #begin(slot: number, state: Attacked): Promise<void> {
+    const { epsilon, steps, plain } = this.#options;
+    const { images, previous, stepSize, momentum, target } = this.#feeds;
+    const start = await this.#startOf(state);
+    this.#row(images, slot).set(start);
+    this.#row(previous, slot).set(start);
+    const first = plain?.stepSize ?? 2 * epsilon;
+    stepSize.data[slot] = first;
+    // The first step has no move behind it.
+    momentum.data[slot] = 1;
+    if (target) this.#pick(target, slot, state.targets![state.run]);
+    state.step = 0;
+    state.isRepeat = false;
+    state.schedule = new StepSizeSchedule(plain ? 0 : steps, first);
+  }
+
+  async #startOf({ start, run, index }: Attacked): Promise<Float32Array> {
+    const { epsilon, norm, loss, plain } = this.#options;
     if (plain && !plain.randomStart) return start;
-    const name = plain ? "pgd" : options.loss;
-    const { images } = await starter.run({
+    const one = [1, ...this.#source.imageShape];
+    const name = plain ? "pgd" : loss;
+    const stream = this.#random.stream("start", name, run, index);
+    const { images } = await this.#starter.run({
       center: tensor(start, one),
-      noise: startNoise(one, norm, random.stream("start", name, run, index)),
+      noise: startNoise(one, norm, stream),
       epsilon: scalar(epsilon),
     });
     return images.data as Float32Array;
-  };
-  const begin = async (slot: number, state: Attacked) => {
-    const images = await startOf(state);
-    row(values.images, slot, length).set(images);
-    row(values.previous, slot, length).set(images);
-    const stepSize = plain?.stepSize ?? 2 * epsilon;
-    values.stepSize.data[slot] = stepSize;
-    // The first step has no move behind it.
-    values.momentum.data[slot] = 1;
-    state.step = 0;
-    state.isRepeat = false;
-    state.schedule = new StepSizeSchedule(plain ? 0 : steps, stepSize);
-    if (values.target) pick(values.target, slot, state.targets![state.run]);
-  };
+  }
 
-  await runSlots<Attacked>(size, source, {
-    ...options,
-    async start(slot, i) {
-      const start = (await source.load(i)).slice();
-      const label = source.label(i);
-      row(values.center, slot, length).set(start);
-      pick(values.labels, slot, label);
-      const state: Attacked = {
-        label,
-        index: source.index(i),
-        start,
-        best: start.slice(),
-        targets: null,
-        run: 0,
-        step: 0,
-        queries: 0,
-        schedule: new StepSizeSchedule(steps, 0),
-        isRepeat: false,
-      };
-      if (isTargeted) {
-        // The clean image's logits tell the targets; its step goes nowhere.
-        row(values.images, slot, length).set(start);
-        row(values.previous, slot, length).set(start);
-        values.stepSize.data[slot] = 0;
-        values.momentum.data[slot] = 1;
-        pick(values.target!, slot, label);
-      } else {
-        await begin(slot, state);
+  async run(): Promise<void> {
+    await this.#step.run(this.#feeds, this.#out);
+  }
+
+  async advance(
+    slot: number,
+    state: Attacked,
+  ): Promise<Omit<AttackedImage, "i"> | null> {
+    const { steps, targets: most = 9, plain } = this.#options;
+    const images = this.#row(this.#feeds.images, slot);
+    const logits = this.#row(this.#out.logits as Tensor, slot, this.#classes);
+    const { best } = state;
+    const queries = ++state.queries;
+    if (isMisclassified(logits, state.label)) {
+      return { broken: true, pixels: images, queries };
+    }
+    if (this.#feeds.target && !state.targets) {
+      state.targets = likeliest(logits, state.label).slice(0, most);
+      // A single class: there is nothing to be taken for.
+      if (state.targets.length === 0) {
+        return { broken: false, pixels: best, queries };
       }
-      return state;
-    },
-    async run() {
-      await step.run(values, out);
-    },
-    async advance(slot, state) {
-      const images = row(values.images, slot, length);
-      const logits = row(out.logits as Tensor, slot, classes);
-      const ended = (broken: boolean) => ({
-        broken,
-        pixels: broken ? images : state.best,
-        queries: state.queries,
-      });
-      state.queries++;
-      if (isMisclassified(logits, state.label)) return ended(true);
-      if (isTargeted && !state.targets) {
-        state.targets = likeliest(logits, state.label).slice(0, most);
-        if (state.targets.length === 0) return ended(false);
-        await begin(slot, state);
+      await this.#begin(slot, state);
+      return null;
+    }
+    if (!state.isRepeat) {
+      const loss = (this.#out.losses as Tensor).data[slot];
+      const { isBest, restart } = state.schedule.observe(state.step, loss);
+      if (isBest) best.set(images);
+      if (state.step === steps) {
+        state.run++;
+        const runs = state.targets?.length ?? plain?.restarts ?? 1;
+        if (state.run >= runs) return { broken: false, pixels: best, queries };
+        await this.#begin(slot, state);
         return null;
       }
-      if (!state.isRepeat) {
-        const value = (out.losses as Tensor).data[slot];
-        const { isBest, restart } = state.schedule.observe(state.step, value);
-        if (isBest) state.best.set(images);
-        if (state.step === steps) {
-          state.run++;
-          const runs = state.targets?.length ?? plain?.restarts ?? 1;
-          if (state.run >= runs) return ended(false);
-          await begin(slot, state);
-          return null;
-        }
-        if (restart) {
-          // From the best iterate its gradient is needed again.
-          images.set(state.best);
-          values.stepSize.data[slot] = state.schedule.stepSize;
-          state.isRepeat = true;
-          return null;
-        }
+      if (restart) {
+        // From the best iterate its gradient is needed again.
+        images.set(best);
+        this.#feeds.stepSize.data[slot] = state.schedule.stepSize;
+        state.isRepeat = true;
+        return null;
       }
-      state.isRepeat = false;
-      row(values.previous, slot, length).set(images);
-      images.set(row(out.next as Tensor, slot, length));
-      values.momentum.data[slot] = plain ? 1 : MOMENTUM;
-      state.step++;
-      return null;
-    },
-  });
+    }
+    this.#move(slot, state);
+    return null;
+  }
+
+  /** Goes on to the next iterate. */
+  #move(slot: number, state: Attacked): void {
+    const { images, previous, momentum } = this.#feeds;
+    this.#row(previous, slot).set(this.#row(images, slot));
+    this.#row(images, slot).set(this.#row(this.#out.next as Tensor, slot));
+    momentum.data[slot] = this.#options.plain ? 1 : MOMENTUM;
+    state.isRepeat = false;
+    state.step++;
+  }
 }
 
 /** Wrong classes of an image, the one of largest logit first. */

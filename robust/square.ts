@@ -13,6 +13,7 @@ import {
   DEFAULT_BATCH_SIZE,
   type Network,
 } from "./network.ts";
+import { oneHot } from "./objectives.ts";
 import { checkPgd } from "./pgd.ts";
 import {
   type AttackedImage,
@@ -79,7 +80,7 @@ export function checkSquare(settings: SquareSettings): void {
  * @param labels Label of each, `[n]`
  * @param options Settings, how the attack runs, and `onMargin`: receives each
  * image's least margin so far after each query
- * @throws {RangeError} If a setting is out of range
+ * @throws {RangeError} If a setting is out of range, or a label not a class
  * @throws {TypeError} If shapes do not fit
  */
 export async function square(
@@ -91,6 +92,7 @@ export async function square(
   },
 ): Promise<AttackResult> {
   checkImages(images);
+  oneHot(labels, network.spec.classes); // Refuses labels without a class.
   const { onDone, result } = collector(images);
   await squareEach(network, sourceOf(images, labels), { ...options, onDone });
   return result;

@@ -367,6 +367,11 @@ Deno.test("APGD refuses settings out of range", async () => {
     );
   }
   await assertRejects(
+    () => apgd(network, IMAGES, LABELS.map(() => 5), SETTINGS),
+    RangeError,
+    "Cannot use label 5: the model has 5 classes, 0 to 4",
+  );
+  await assertRejects(
     () => apgd(network, IMAGES, [1], SETTINGS),
     TypeError,
     "Cannot attack 20 images with 1 labels",
