@@ -24,7 +24,7 @@ import {
   type Tensor,
   toFloat,
 } from "../core/mod.ts";
-import { type Augmentation, batches, type Split } from "../datasets/mod.ts";
+import { batches, type Split } from "../datasets/mod.ts";
 import {
   buildModel,
   initializeModel,
@@ -84,7 +84,7 @@ export interface TrainSettings {
   /** Decay of the moving average of the parameters per step (0: none). */
   readonly ema: number;
   /** Of images: see `batches()`. */
-  readonly augmentation: Augmentation;
+  readonly augmentation: "none" | "standard" | "reference" | "crop";
   /** Of initial weights, order, augmentation and random starts. */
   readonly seed: number;
 }
