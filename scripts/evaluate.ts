@@ -414,6 +414,13 @@ function flagsOf(given: Flags, { args, note }: ScriptContext): Flags {
   };
   needs("strict", flags.sanity || flags.cards, "--sanity or --cards");
   if (flags.cards) checkCardFlags(set);
+  const own = flags.sanity ? "sanity" : `attack ${flags.attack}`;
+  for (const key of ["stepSize", "randomStart", "restarts"]) {
+    if (!set.has(key) || (flags.attack === "pgd" && !flags.sanity)) continue;
+    throw new UsageError(
+      `--${kebab(key)} does not count with --${own}: leave it out`,
+    );
+  }
   if (flags.sanity && flags.epsilon === 0) {
     throw new UsageError("--sanity needs an epsilon > 0: current value is 0");
   }

@@ -291,6 +291,14 @@ Deno.test("evaluate answers what excludes another with one sentence", async () =
     ],
     [["--cards", "--eps", "1"], /as its card says: leave out --epsilon/],
     [["--cards", "--queries", "9"], /with --queries needs --attack: pass it/],
+    [
+      ["--model", "x", "--attack", "square", "--restarts", "2"],
+      /--restarts does not count with --attack square: leave it out/,
+    ],
+    [
+      ["--model", "x", "--sanity", "--step-size", "2"],
+      /--step-size does not count with --sanity: leave it out/,
+    ],
     [["--model", "x", "--attack", "fab"], /--attack must be pgd, apgd-ce,/],
   ];
   for (const [args, wanted] of rows) {
