@@ -44,6 +44,7 @@ export * from "./robust/load.ts";
 export * from "./robust/import.ts";
 export {
   readCheckpoint,
+  updateCard,
   writeCheckpoint,
   writeFileAtomic,
 } from "./models/files.ts";

@@ -274,6 +274,43 @@ export function balancedSubset(
   return kept;
 }
 
+/**
+ * Some images of a split, taken from the classes in turn, as a split of its
+ * own: those that opening with this limit keeps.
+ *
+ * @param split An open split; it may be closed afterwards
+ * @param limit Number of images to keep
+ * @throws {RangeError} If the limit is not an integer > 0 or the split is closed
+ */
+export function balancedSplit(split: Split, limit: number): Split {
+  const { name, imageShape, source } = split;
+  const kept = balancedSubset(split.labels, limit);
+  const labels = Uint32Array.from(kept, (i) => split.labels[i]);
+  if (source.kind === "files") {
+    const paths = Array.from(kept, (i) => source.paths[i]);
+    return makeSplit({
+      name,
+      imageShape,
+      labels,
+      source: { kind: "files", paths },
+    });
+  }
+  const length = sizeOf(imageShape);
+  const pixels = sharedBytes(kept.length * length);
+  kept.forEach((from, to) =>
+    pixels.set(
+      source.pixels.subarray(from * length, (from + 1) * length),
+      to * length,
+    )
+  );
+  return makeSplit({
+    name,
+    imageShape,
+    labels,
+    source: { kind: "packed", pixels },
+  });
+}
+
 /** @throws {RangeError} If the limit is given but not an integer > 0 */
 export function checkLimit(limit?: number): void {
   if (limit !== undefined && !(Number.isInteger(limit) && limit > 0)) {

@@ -27,6 +27,7 @@ export {
 } from "./batches.ts";
 export { CIFAR10_CLASSES } from "./cifar10.ts";
 export {
+  balancedSplit,
   type Dataset,
   type ImageShape,
   NORMALIZATION,

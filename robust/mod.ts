@@ -71,7 +71,32 @@ export {
   softmaxRows,
   ssim,
 } from "./similarity.ts";
-export { bootstrapInterval } from "./statistics.ts";
+export { apgd, type ApgdSettings, apgdStep } from "./apgd.ts";
+export { square, type SquareSettings } from "./square.ts";
+export { type AttackOptions, type AttackResult } from "./slots.ts";
+export {
+  dlrObjective,
+  marginObjective,
+  targetedDlrObjective,
+} from "./margin.ts";
+export {
+  AUTOATTACK,
+  ENSEMBLE_ATTACKS,
+  type EnsembleAttack,
+  type EnsembleEvaluation,
+  ensembleNote,
+  type EnsembleOptions,
+  type EnsembleSettings,
+  evaluateEnsemble,
+} from "./ensemble.ts";
+export {
+  checkSanity,
+  SANITY_CHECKS,
+  type SanityCheck,
+  type SanityOptions,
+  type SanityReport,
+} from "./sanity.ts";
+export { bootstrapInterval, wilsonInterval } from "./statistics.ts";
 export {
   decodeTraining,
   encodeTraining,

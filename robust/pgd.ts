@@ -294,7 +294,8 @@ export async function iterate(
 const lossIds = new WeakMap<Objective["loss"], number>();
 let lossCount = 0;
 
-function lossId(loss: Objective["loss"]): number {
+/** Number of an objective's function, for the keys of programs. */
+export function lossId(loss: Objective["loss"]): number {
   const id = lossIds.get(loss) ?? lossCount++;
   lossIds.set(loss, id);
   return id;

@@ -84,7 +84,7 @@ export interface TrainSettings {
   /** Decay of the moving average of the parameters per step (0: none). */
   readonly ema: number;
   /** Of images: see `batches()`. */
-  readonly augmentation: "none" | "standard" | "reference";
+  readonly augmentation: "none" | "standard" | "reference" | "crop";
   /** Of initial weights, order, augmentation and random starts. */
   readonly seed: number;
 }

@@ -13,6 +13,16 @@
  *     --epochs 30 --out runs/cifar-l2
  *   deno task train --resume --out runs/cifar-l2
  *
+ * --preset trains a shipped network again; paper and code, which go with other
+ * flags, set what the paper and its reference code do differently.
+ *
+ *   deno task train --preset cifar10-l2 --out runs/cifar10-l2
+ *
+ * After each epoch accuracy is measured on test images and on as many training
+ * images, clean and under PGD. If PGD breaks training images that the attack of
+ * training does not, training has found a way around that attack (catastrophic
+ * overfitting), and a note says so.
+ *
  * Defaults are those of the reference library for CIFAR-10: SGD with momentum
  * 0.9, weight decay 5e-4, learning rate 0.1 divided by 10 every 50 epochs,
  * batches of 128, PGD of 7 steps of epsilon / 5. Shorter trainings do better
@@ -23,9 +33,12 @@
 import {
   type Architecture,
   ARCHITECTURES,
+  AUGMENTATIONS,
+  balancedSplit,
   type Card,
   CARD_SCHEMA_VERSION,
   type CardAttack,
+  type CardTraining,
   checkTrainSettings,
   type Dataset,
   DATASETS,
@@ -43,6 +56,7 @@ import {
   readCheckpoint,
   type Run,
   type SavedTraining,
+  type Split,
   type SplitName,
   stateParameters,
   train,
@@ -50,6 +64,7 @@ import {
   type TrainSettings,
   type TrainState,
   weightsHash,
+  wilsonInterval,
   writeFileAtomic,
 } from "../mod.ts";
 import {
@@ -58,10 +73,13 @@ import {
   givenFlags,
   kebab,
   type ParsedFlags,
+  parseFlags,
   runScript,
   type ScriptContext,
   UsageError,
 } from "./_cli.ts";
+import { hardware, preprocessingOf } from "./_hardware.ts";
+import { expandPresets, presetFlag, TRAIN_PRESETS } from "./_presets.ts";
 import {
   normOf,
   openData,
@@ -78,7 +96,8 @@ const STATE_FILE = "training.safetensors";
 
 /** Flags of this script. */
 export const FLAGS = {
-  out: { type: "path", required: true, help: "folder of the run" },
+  out: { type: "path", help: "folder of the run" },
+  preset: presetFlag(TRAIN_PRESETS),
   resume: { type: "boolean", help: "continue the run in --out" },
   dataset: {
     type: "choice",
@@ -195,7 +214,7 @@ export const FLAGS = {
   },
   augmentation: {
     type: "choice",
-    choices: ["none", "standard", "reference"],
+    choices: AUGMENTATIONS,
     default: "standard",
     help: "random changes to the images",
   },
@@ -229,7 +248,17 @@ type Flags = ParsedFlags<typeof FLAGS>;
 
 /** Flags that may change when a run is resumed: they do not alter the result. */
 const FREE = new Set<string>([
-  ...["out", "resume", "data", "device", "threads", "json", "quiet", "debug"],
+  ...[
+    "out",
+    "preset",
+    "resume",
+    "data",
+    "device",
+    "threads",
+    "json",
+    "quiet",
+    "debug",
+  ],
   ...["evalImages", "evalEpsilon", "evalSteps", "help"],
 ]);
 
@@ -379,11 +408,19 @@ function cardOf(
   settings: TrainSettings,
   dataset: Dataset,
   state: TrainState,
-  extra: Pick<Card, "versions" | "command">,
+  extra: Pick<Card, "versions" | "command" | "training">,
 ): Card {
   const { spec, attack, seed } = settings;
   const { architecture, form, width, mean, std } = spec;
   const metrics = state.history.at(-1)?.metrics;
+  const interval = (accuracy: number) => {
+    const { images } = metrics!;
+    const { low, high, n } = wilsonInterval(
+      Math.round(accuracy * images),
+      images,
+    );
+    return { low, high, n };
+  };
   return {
     schemaVersion: CARD_SCHEMA_VERSION,
     architecture,
@@ -400,16 +437,24 @@ function cardOf(
     accuracies: metrics && "clean" in metrics
       ? {
         clean: metrics.clean,
+        cleanInterval: interval(metrics.clean),
         images: metrics.images,
         adversarial: [{
+          attack: `PGD-${metrics.steps}`,
           epsilon: metrics.epsilon,
           steps: metrics.steps,
           stepSize: metrics.stepSize,
           restarts: 1,
           accuracy: metrics.adversarial,
+          interval: interval(metrics.adversarial),
         }],
       }
       : {},
+    data: {
+      name: dataset.name,
+      images: dataset.splits.train.size,
+      preprocessing: preprocessingOf(dataset),
+    },
     ...extra,
     created: new Date().toISOString(),
   };
@@ -429,6 +474,43 @@ function evaluationAttack(flags: Flags): EvaluationAttack {
     randomStart: false,
     restarts: 1,
   };
+}
+
+/** Share of its accuracy that training must lose to PGD to be warned of. */
+const COLLAPSE = 0.5;
+
+/** Smaller losses say nothing: early epochs are near chance. */
+const LEAST_GAP = 0.15;
+
+/**
+ * What to say if the attack of training has lost its grip: attacked batches are
+ * classified well, and PGD breaks the same images (Wong et al. 2020,
+ * "catastrophic overfitting"). Null if not, and where the attack of the
+ * evaluation is stronger by its radius alone.
+ *
+ * @param attack The attack of training
+ * @param record Of the epoch; its accuracy is that on attacked batches
+ * @param metrics Accuracy of training images under PGD, and its radius
+ */
+export function overfittingWarning(
+  attack: Pick<TrainingAttack, "epsilon"> | null,
+  { epoch, accuracy }: Pick<EpochRecord, "epoch" | "accuracy">,
+  { trainAdversarial, epsilon, steps }: {
+    readonly trainAdversarial: number;
+    readonly epsilon: number;
+    readonly steps: number;
+  },
+): string | null {
+  if (!attack || attack.epsilon === 0 || epsilon > attack.epsilon) return null;
+  const isKept = trainAdversarial >= COLLAPSE * accuracy ||
+    accuracy - trainAdversarial < LEAST_GAP;
+  if (isKept) return null;
+  return `Catastrophic overfitting in epoch ${epoch}: ${
+    percent(accuracy)
+  } of ` +
+    `attacked training images are classified correctly, but ` +
+    `${percent(trainAdversarial)} under PGD-${steps}; train with more ` +
+    `--attack-steps or a smaller --step-size`;
 }
 
 /** Opens the images; a missing test split only costs the evaluation. */
@@ -458,12 +540,35 @@ async function openImages(
   }
 }
 
+/** Flags and arguments with those of presets in place of their names. */
+function withPresets(
+  flags: Flags,
+  { args, note }: ScriptContext,
+): { given: Flags & { readonly out: string }; args: readonly string[] } {
+  const { preset } = flags;
+  const [name] = preset;
+  const out = flags.out ?? (name && `runs/${name}`);
+  if (out === undefined) {
+    throw new UsageError(
+      `Missing flag --out, ${FLAGS.out.help}: pass --out <path>`,
+    );
+  }
+  if (preset.length === 0) return { given: { ...flags, out }, args };
+  const expanded = expandPresets(args, preset, FLAGS, TRAIN_PRESETS, note);
+  return {
+    given: { ...parseFlags(expanded, FLAGS), preset, out },
+    // The preset may change: what was trained is told by its flags.
+    args: expanded,
+  };
+}
+
 /** Trains a network; the work of this script. */
 export async function main(
-  given: Flags,
+  flagsGiven: Flags,
   context: ScriptContext,
 ): Promise<void> {
-  const { args, signal, note, print } = context;
+  const { signal, note, print } = context;
+  const { given, args } = withPresets(flagsGiven, context);
   const { resume } = given;
   const recorder = await Recorder.open("train", given, given.out, {
     args,
@@ -549,10 +654,21 @@ async function trainInto(
   if (saved) checkSaved(recorder.folder!, saved, { settings, data });
   const known = await versions();
   const command = `deno task train ${recorder.args.map(quoted).join(" ")}`;
+  const training = (state: TrainState): CardTraining => ({
+    seconds: state.history.reduce((sum, { seconds }) => sum + seconds, 0) +
+      state.sums.seconds,
+    provider: device.provider,
+    ...hardware(flags),
+    ...(flags.preset.length > 0 ? { preset: flags.preset.join(", ") } : {}),
+  });
 
   let written: TrainState | null = null;
   const write = async (state: TrainState) => {
-    const card = cardOf(settings, dataset, state, { versions: known, command });
+    const card = cardOf(settings, dataset, state, {
+      versions: known,
+      command,
+      training: training(state),
+    });
     const tensors = stateParameters(state);
     const model = await encodeCheckpoint({ card, tensors });
     const resumable = await encodeTraining({ settings, data, state });
@@ -574,6 +690,12 @@ async function trainInto(
     warned.add(message);
   };
   const test = (dataset.splits as Partial<Dataset["splits"]>).test;
+  // As many training images as test images, without augmentation.
+  const sample = test &&
+    balancedSplit(
+      dataset.splits.train,
+      Math.min(flags.evalImages, test.size),
+    );
   const onEpoch = async (
     network: Network,
     record: EpochRecord,
@@ -581,31 +703,46 @@ async function trainInto(
     if (!test) return {};
     const attack = evaluationAttack(flags);
     const count = Math.min(flags.evalImages, test.size);
-    const task = progress.start("evaluate", count);
-    const result = await evaluate(network, test, {
-      attack,
-      limit: count,
-      onWarning,
-      onProgress: (done) => task.update(done),
-      signal,
-    });
-    task.done();
-    note(
-      `Epoch ${record.epoch}: loss ${record.loss.toFixed(3)}, training ` +
-        `${percent(record.accuracy)}, test ${percent(result.clean)} clean, ` +
-        `${
-          percent(result.adversarial!)
-        } under PGD-${attack.steps} at epsilon ` +
-        `${attack.epsilon.toFixed(3)} (${result.images} images)`,
-    );
-    return {
+    const measure = async (stage: string, split: Split) => {
+      const task = progress.start(stage, Math.min(count, split.size));
+      const result = await evaluate(network, split, {
+        attack,
+        limit: count,
+        onWarning,
+        onProgress: (done) => task.update(done),
+        signal,
+      });
+      task.done();
+      return result;
+    };
+    const result = await measure("evaluate", test);
+    const seen = await measure("evaluate on training images", sample!);
+    const metrics = {
       clean: result.clean,
       adversarial: result.adversarial!,
       images: result.images,
       epsilon: attack.epsilon,
       steps: attack.steps,
       stepSize: attack.stepSize,
+      trainClean: seen.clean,
+      trainAdversarial: seen.adversarial!,
     };
+    note(
+      `Epoch ${record.epoch}: loss ${record.loss.toFixed(3)}, training ` +
+        `${percent(record.accuracy)}, test ${percent(result.clean)} clean, ` +
+        `${
+          percent(metrics.adversarial)
+        } under PGD-${attack.steps} at epsilon ` +
+        `${attack.epsilon.toFixed(3)}, training images ` +
+        `${percent(seen.clean)} and ${percent(metrics.trainAdversarial)} ` +
+        `(${result.images} images)`,
+    );
+    // Until epsilon has grown, the attack of training is the weaker one.
+    const isGrown = record.epoch > settings.epsilonWarmup;
+    const warning = isGrown &&
+      overfittingWarning(settings.attack, record, metrics);
+    if (warning) note(warning);
+    return metrics;
   };
 
   let task = null as ReturnType<typeof progress.start> | null;

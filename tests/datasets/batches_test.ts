@@ -11,7 +11,11 @@ import {
   randomRegion,
   shiftAndFlip,
 } from "../../datasets/augment.ts";
-import { balancedSubset, makeSplit } from "../../datasets/dataset.ts";
+import {
+  balancedSplit,
+  balancedSubset,
+  makeSplit,
+} from "../../datasets/dataset.ts";
 import {
   type Batch,
   batchCount,
@@ -127,6 +131,53 @@ Deno.test("batches() augments anew in each epoch", async () => {
   ]);
   assertEquals(first.indices, second.indices);
   assertNotEquals(first.images.data, second.images.data);
+});
+
+Deno.test("augmentation crop enlarges parts of a small image, half of them mirrored", () => {
+  const size = 16, plane = size * size;
+  // Red grows to the right, green downwards, blue is even.
+  const image = Float32Array.from({ length: 3 * plane }, (_, at) => {
+    const [x, y] = [at % size, Math.floor(at / size) % size];
+    return [0.3 + 0.02 * x, 0.3 + 0.02 * y, 0.5][Math.floor(at / plane)];
+  });
+  const scratch = new Float32Array(image.length);
+  let mirrored = 0;
+  for (let i = 0; i < 100; i++) {
+    const data = image.slice();
+    augmentSmall({ data, size }, "crop", random.stream(i), scratch);
+    assert(data.every((x) => x >= 0 && x <= 1));
+    const across = data[size - 1] - data[0];
+    const down = data[plane + plane - size] - data[plane];
+    if (across < 0) mirrored++;
+    // 35% of the area and sides of 3 to 4 leave half of a side, and jitter
+    // changes contrast by at most a tenth twice.
+    for (const [slope, whole] of [[Math.abs(across), 0.3], [down, 0.3]]) {
+      assert(slope > 0.4 * whole && slope < 1.4 * whole, `${slope}`);
+    }
+  }
+  assert(mirrored > 30 && mirrored < 70, `${mirrored}`);
+});
+
+Deno.test("balancedSplit() keeps what opening with a limit keeps", async () => {
+  const split = await shapes(70);
+  const some = balancedSplit(split, 25);
+  const kept = balancedSubset(split.labels, 25);
+  assertEquals(some.labels, Uint32Array.from(kept, (i) => split.labels[i]));
+  assertEquals(
+    await some.load([...Array(25).keys()]),
+    await split.load(kept),
+  );
+  split.close();
+  assertEquals((await some.load([3])).shape, [1, 3, 32, 32]);
+  const files = makeSplit({
+    name: "test",
+    imageShape: [3, 100, 100],
+    labels: Uint32Array.of(0, 0, 0, 1),
+    source: { kind: "files", paths: ["a", "b", "c", "d"] },
+  });
+  const { source, labels } = balancedSplit(files, 2);
+  assertEquals([...labels], [0, 1]);
+  assert(source.kind === "files" && source.paths[1] === "d");
 });
 
 Deno.test("batches() ends its workers when left early or stopped", async () => {
