@@ -84,6 +84,7 @@ async function main(
         hostname,
         port,
         signal,
+        automaticCompression: true,
         onListen: (address) => {
           const name = address.hostname === "0.0.0.0"
             ? "localhost"

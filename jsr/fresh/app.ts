@@ -17,12 +17,7 @@ import { applyFiles } from "./fs_routes.ts";
 import type { Snapshot } from "./snapshot.ts";
 
 /** Options of `listen()`. */
-export interface ListenOptions {
-  hostname?: string;
-  port?: number;
-  signal?: AbortSignal;
-  onListen?: (address: Deno.NetAddr) => void;
-}
+export type ListenOptions = Partial<Deno.ServeTcpOptions>;
 
 /** A part of a path, and what routes below it inherit. */
 export class Segment<S> {

@@ -159,15 +159,6 @@ function optionsOf(
     cursor: {
       drag: { x: false, y: false },
       ...(sync ? { sync: { key: sync } } : {}),
-      bind: {
-        click: (u) => () => {
-          const { left } = u.cursor;
-          if (left !== undefined && left >= 0) {
-            latest.current.onPick?.(u.posToVal(left, "x"));
-          }
-          return null;
-        },
-      },
     },
     scales: {
       x: { time: false, ...(logX ? { distr: 3, log: 2 } : {}) },
@@ -199,6 +190,10 @@ function optionsOf(
     series: lines,
     bands,
     hooks: {
+      ready: [(u) =>
+        u.over.addEventListener("click", ({ offsetX }) => {
+          latest.current.onPick?.(u.posToVal(offsetX, "x"));
+        })],
       draw: [(u) => drawMarks(u, latest.current.marks ?? [], colour)],
     },
   };

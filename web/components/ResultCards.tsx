@@ -3,8 +3,13 @@ import { Verdict } from "./Verdict.tsx";
 
 /** All results, each with a picture and its verdict. */
 export function ResultCards(
-  { entries }: { readonly entries: readonly EntryView[] },
+  { entries, level = 3 }: {
+    readonly entries: readonly EntryView[];
+    /** Of the headings. */
+    readonly level?: 2 | 3;
+  },
 ) {
+  const Heading = `h${level}` as const;
   return (
     <ul class="cards">
       {entries.map((entry) => (
@@ -22,9 +27,9 @@ export function ResultCards(
             )}
           <div class="card-text">
             <p class="kicker">{entry.paper} · {entry.dataset}</p>
-            <h3>
+            <Heading class="card-title">
               <a href={`/experiments/${entry.id}`}>{entry.title}</a>
-            </h3>
+            </Heading>
             <p>{entry.claim}</p>
             <Verdict shows={entry.shows} />
           </div>

@@ -237,11 +237,22 @@ export default function Playground({ models, samples }: Props) {
             <legend>Networks</legend>
             <label class="field wide">
               <span>Network</span>
-              <ModelSelect models={models} value={left} onPick={reset} />
+              <ModelSelect
+                name="model"
+                models={models}
+                value={left}
+                onPick={reset}
+              />
             </label>
             <label class="field wide">
               <span>Beside it</span>
-              <ModelSelect models={models} value={right} onPick={reset} none />
+              <ModelSelect
+                name="beside"
+                models={models}
+                value={right}
+                onPick={reset}
+                none
+              />
             </label>
           </fieldset>
           <fieldset class="fields">
@@ -296,6 +307,7 @@ export default function Playground({ models, samples }: Props) {
             <label class="field">
               <span>Compute on</span>
               <select
+                name="provider"
                 value={wanted.value}
                 onChange={({ currentTarget }) => {
                   wanted.value = currentTarget.value as Wanted;
@@ -479,7 +491,8 @@ function PicturePicker(
 }
 
 function ModelSelect(
-  { models, value, none, onPick }: {
+  { name, models, value, none, onPick }: {
+    readonly name: string;
     readonly models: readonly ModelSummary[];
     readonly value: { value: string };
     readonly none?: boolean;
@@ -488,6 +501,7 @@ function ModelSelect(
 ) {
   return (
     <select
+      name={name}
       value={value.value}
       onChange={({ currentTarget }) => {
         value.value = currentTarget.value;

@@ -32,7 +32,7 @@ export default define.page<typeof handler>(
               {quick && "Made with fewer pictures and steps (--quick). "}
               {created && `Made on ${time(created)} UTC.`}
             </p>
-            <ResultCards entries={entries} />
+            <ResultCards entries={entries} level={2} />
           </>
         )
         : !error && (

@@ -90,7 +90,12 @@ export default define.page<typeof handler>(({ data }) => {
           shown={runs.length}
         />
         <form method="get" action="">
-          <div class="scroll" tabIndex={0} role="region" aria-label="All runs">
+          <div
+            class="scroll"
+            tabIndex={0}
+            role="region"
+            aria-label="Table of runs"
+          >
             <table class="runs">
               <thead>
                 <tr>
