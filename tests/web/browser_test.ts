@@ -26,6 +26,7 @@ import {
   Network,
   optimizeInput,
 } from "../../robust/mod.ts";
+import { writeSite } from "../../web/build_site.ts";
 import { makeVendor } from "../../web/vendor.ts";
 import { openApp } from "./_app.ts";
 import {
@@ -168,6 +169,33 @@ async function step(page: Page, count: number): Promise<number[]> {
   }
   return found;
 }
+
+/** What any file host does. */
+async function serveFile(root: string, { url }: Request): Promise<Response> {
+  let path = join(root, decodeURIComponent(new URL(url).pathname));
+  const info = await Deno.stat(path).catch(() => null);
+  if (info?.isDirectory) path = join(path, "index.html");
+  try {
+    const { readable } = await Deno.open(path);
+    const type = HOST_TYPES[path.slice(path.lastIndexOf(".") + 1)];
+    return new Response(readable, {
+      headers: { "content-type": type ?? "application/octet-stream" },
+    });
+  } catch {
+    return new Response(null, { status: 404 });
+  }
+}
+
+const HOST_TYPES: Readonly<Record<string, string>> = {
+  css: "text/css",
+  html: "text/html",
+  js: "text/javascript",
+  json: "application/json",
+  mjs: "text/javascript",
+  png: "image/png",
+  svg: "image/svg+xml",
+  wasm: "application/wasm",
+};
 
 Deno.test({
   name: "the site works in a browser",

@@ -93,9 +93,11 @@ export type Reply =
   | { readonly type: "progress"; readonly progress: readonly Progress[] }
   | {
     readonly type: "paused";
-    /** Images times steps per second since it was last started. */
-    readonly rate: number | null;
     readonly reason: "asked" | "done" | "largest";
   }
-  | { readonly type: "rate"; readonly rate: number }
+  | {
+    readonly type: "rate";
+    /** Images times steps per second, predictions included. */
+    readonly rate: number;
+  }
   | { readonly type: "failed"; readonly message: string };

@@ -26,6 +26,9 @@ let generation = 0;
 /** Whether to stop once the feature is the largest (paper, 4.2.1). */
 let stopsAtLargest = false;
 
+/** Steps of the task, and ms they took; the first part makes the programs. */
+let measured: { steps: number; ms: number } | null = null;
+
 /** Requests are carried out one after the other. */
 let queue = Promise.resolve();
 
@@ -57,6 +60,7 @@ async function handle(request: Request, own: number): Promise<void> {
     case "load":
       return await load(request.key, request.url);
     case "start":
+      measured = null;
       stopsAtLargest = request.task.mode === "add";
       send(await engine.start(request.task));
       return scope.postMessage({ type: "started" });
@@ -119,9 +123,6 @@ async function load(key: string, url: string): Promise<void> {
  */
 async function run(left: number | null, own: number): Promise<void> {
   let part = 1;
-  let done = 0;
-  const began = performance.now();
-  const rate = () => done * engine.count / ((performance.now() - began) / 1000);
   let reason: "asked" | "done" | "largest" = "asked";
   while (generation === own) {
     const steps = left === null ? part : Math.min(part, left);
@@ -132,10 +133,9 @@ async function run(left: number | null, own: number): Promise<void> {
     const start = performance.now();
     const progress = await engine.advance(steps);
     const took = performance.now() - start;
-    done += steps;
     if (left !== null) left -= steps;
     send(progress);
-    scope.postMessage({ type: "rate", rate: rate() });
+    measure(steps, took);
     if (stopsAtLargest && progress.every(({ rank }) => rank === 1)) {
       reason = "largest";
       break;
@@ -144,7 +144,18 @@ async function run(left: number | null, own: number): Promise<void> {
     // Lets messages in.
     await new Promise((resolve) => setTimeout(resolve));
   }
-  scope.postMessage({ type: "paused", rate: done > 0 ? rate() : null, reason });
+  scope.postMessage({ type: "paused", reason });
+}
+
+/** Reports how fast it goes. */
+function measure(steps: number, ms: number): void {
+  if (!measured) measured = { steps: 0, ms: 0 };
+  else {
+    measured.steps += steps;
+    measured.ms += ms;
+    const rate = 1000 * measured.steps * engine.count / measured.ms;
+    scope.postMessage({ type: "rate", rate });
+  }
 }
 
 function send(progress: readonly Progress[]): void {

@@ -148,14 +148,8 @@ export class EngineClient {
         return this.#listeners.onProgress(reply.progress);
       case "rate":
         return this.#set({ ...this.#state, rate: reply.rate });
-      case "paused": {
-        const rate = reply.rate ?? this.#state.rate;
-        return this.#set({
-          ...this.#state,
-          phase: "paused",
-          ...(rate === undefined ? {} : { rate }),
-        });
-      }
+      case "paused":
+        return this.#set({ ...this.#state, phase: "paused" });
     }
     if (this.#waiting?.type === reply.type) {
       const { resolve } = this.#waiting;

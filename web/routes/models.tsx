@@ -75,31 +75,38 @@ function ModelCard({ model }: { readonly model: SiteModel }) {
               </p>
             )
             : (
-              <table class="numbers">
-                <caption>
-                  {images
-                    ? `On ${
-                      images.toLocaleString("en")
-                    } test images, 95% intervals`
-                    : "On test images"}
-                </caption>
-                <tbody>
-                  {rows.map(({ name, share }) => {
-                    const value = interval(share);
-                    return (
-                      <tr key={name}>
-                        <th scope="row">{name}</th>
-                        <td class="num strong">{percent(share)}</td>
-                        <td>
-                          {value && (
-                            <IntervalBar value={value} unit="fraction" />
-                          )}
-                        </td>
-                      </tr>
-                    );
-                  })}
-                </tbody>
-              </table>
+              <div
+                class="scroll"
+                tabIndex={0}
+                role="region"
+                aria-label={`Accuracy of ${key}`}
+              >
+                <table class="numbers">
+                  <caption>
+                    {images
+                      ? `On ${
+                        images.toLocaleString("en")
+                      } test images, 95% intervals`
+                      : "On test images"}
+                  </caption>
+                  <tbody>
+                    {rows.map(({ name, share }) => {
+                      const value = interval(share);
+                      return (
+                        <tr key={name}>
+                          <th scope="row">{name}</th>
+                          <td class="num strong">{percent(share)}</td>
+                          <td>
+                            {value && (
+                              <IntervalBar value={value} unit="fraction" />
+                            )}
+                          </td>
+                        </tr>
+                      );
+                    })}
+                  </tbody>
+                </table>
+              </div>
             )}
           {sanity !== undefined && (
             <>
