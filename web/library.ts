@@ -124,12 +124,12 @@ export class Library {
   }
 
   async #findRuns(): Promise<SiteRun[]> {
-    const found: Found[] = [];
-    for (const root of ["results", "runs", "gallery"] as const) {
-      for await (const path of recordsBelow(this.#options[root], DEPTH)) {
-        found.push(await this.#record(root, path));
-      }
-    }
+    const roots = ["results", "runs", "gallery"] as const;
+    // All at once: waiting for one after the other takes most of the time.
+    const found = (await Promise.all(roots.map(async (root) => {
+      const paths = await recordsBelow(this.#options[root], DEPTH);
+      return await Promise.all(paths.map((path) => this.#record(root, path)));
+    }))).flat();
     found.sort((a, b) => startOf(b) - startOf(a) || (a.path < b.path ? -1 : 1));
     const keys = new Set<string>();
     return found.map((item) => {
@@ -254,22 +254,29 @@ function memo<T>(find: () => Promise<T>): () => Promise<T> {
   };
 }
 
-async function* recordsBelow(
-  folder: string,
-  depth: number,
-): AsyncGenerator<string> {
+/** Folders with a record, at most so deep below one. */
+async function recordsBelow(folder: string, depth: number): Promise<string[]> {
   let entries: Deno.DirEntry[];
   try {
     entries = await Array.fromAsync(Deno.readDir(folder));
   } catch {
-    return;
+    return [];
   }
-  for (const { name, isFile, isDirectory } of entries) {
-    if (isFile && name === "run.json") yield folder;
-    else if (isDirectory && depth > 0 && !name.startsWith(".")) {
-      yield* recordsBelow(join(folder, name), depth - 1);
-    }
-  }
+  const below = depth > 0
+    ? entries.filter(({ name, isDirectory }) =>
+      // Folders of pictures hold no runs.
+      isDirectory && !name.startsWith(".") && name !== "tiles"
+    )
+    : [];
+  const isRun = entries.some(({ name, isFile }) =>
+    isFile && name === "run.json"
+  );
+  return [
+    ...(isRun ? [folder] : []),
+    ...(await Promise.all(
+      below.map(({ name }) => recordsBelow(join(folder, name), depth - 1)),
+    )).flat(),
+  ];
 }
 
 function startOf({ run }: Found): number {

@@ -532,6 +532,38 @@ Deno.test({
         },
       );
 
+      await t.step("a static copy works in a folder of a host", async () => {
+        const out = join(root, "static/some folder");
+        await writeSite(handler, out);
+        await using host = Deno.serve(
+          { hostname: "127.0.0.1", port: 0, onListen: () => {} },
+          (request) => serveFile(join(root, "static"), request),
+        );
+        const address = `http://127.0.0.1:${host.addr.port}/some%20folder`;
+        const { page, problems, go } = await openPage(browser, address);
+        await go("/");
+        await page.getByRole("link", { name: "Experiments" }).click();
+        await page.getByRole("link", { name: "Inverting representations" })
+          .click();
+        await page.waitForSelector("[data-island][data-ready]");
+        await page.getByRole("slider").fill("0");
+        await page.waitForFunction(() =>
+          Array.from(document.querySelectorAll<HTMLImageElement>(".tile img"))
+            .every(({ complete, naturalWidth }) => complete && naturalWidth > 0)
+        );
+        await go("/runs/?compare=train-robust&compare=train-live");
+        await page.getByText("of 5").waitFor();
+        await go("/playground/");
+        await choose(page, "wasm");
+        const expected = await serverDistances(1);
+        const [found] = await step(page, 1);
+        assertLess(Math.abs(found - expected[1]), 1e-3);
+        const status = await page.locator(".status").innerText();
+        assertStringIncludes(status, "1 thread");
+        assertEquals(problems, []);
+        await page.close();
+      });
+
       await t.step(
         "the playground inverts on WebGPU as the server does",
         async () => {
