@@ -56,6 +56,7 @@ export {
   type ExamineOptions,
   type Finding,
 } from "./doctor.ts";
+export { kaleidoscope } from "./kaleidoscope.ts";
 export { listImages } from "./_folder.ts";
 export { imageFiles } from "./image_folder.ts";
 export { montage, type MontageOptions, type MontageRow } from "./montage.ts";

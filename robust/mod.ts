@@ -17,8 +17,10 @@ export {
 } from "./export.ts";
 export { type Ball, BALLS, type Norm, NORMS } from "./ball.ts";
 export {
+  addFeature,
   coordinateObjective,
   crossEntropyObjective,
+  type FeatureStop,
   matchRepresentation,
   type Objective,
   oneHot,
@@ -54,6 +56,21 @@ export {
   type EvaluationAttack,
   predictions,
 } from "./evaluate.ts";
+export {
+  type AffineRange,
+  fourierBasis,
+  type Parameterization,
+  randomAffine,
+  type RandomTransform,
+} from "./regularized.ts";
+export {
+  kendallTau,
+  pixelDistances,
+  retrievalRanks,
+  rowDistances,
+  softmaxRows,
+  ssim,
+} from "./similarity.ts";
 export { bootstrapInterval } from "./statistics.ts";
 export {
   decodeTraining,

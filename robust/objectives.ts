@@ -4,15 +4,21 @@
  * @module
  */
 import {
+  add,
   crossEntropy,
   div,
+  greater,
   l2Norm,
+  max,
+  minimum,
   mul,
   type Node,
+  stopGradient,
   sub,
   sum,
   type Tensor,
   tensor,
+  toFloat,
 } from "../core/mod.ts";
 import type { ModelOutputs } from "../models/mod.ts";
 
@@ -59,6 +65,13 @@ export interface Objective {
     feeds: Readonly<Record<string, Node>>,
   ) => Node;
 }
+
+/** When an image has enough of a feature that is added to it. */
+export type FeatureStop =
+  /** As soon as its coordinate exceeds all others (paper, section 4.2.1). */
+  | "exceed"
+  /** When its coordinate reaches 1 (the reference code). */
+  | "clamp";
 
 function labelLoss(
   { logits }: ModelOutputs,
@@ -153,6 +166,16 @@ export function coordinateObjective(
   coordinates: ArrayLike<number>,
   size: number,
 ): Objective {
+  return {
+    name: "coordinate",
+    ofRepresentation: true,
+    feeds: { coordinate: coordinateRows(coordinates, size) },
+    loss: coordinateValue,
+  };
+}
+
+/** @throws {RangeError} If a coordinate is not below `size` */
+function coordinateRows(coordinates: ArrayLike<number>, size: number): Tensor {
   for (let i = 0; i < coordinates.length; i++) {
     const isIndex = Number.isInteger(coordinates[i]) && coordinates[i] >= 0;
     if (!(isIndex && coordinates[i] < size)) {
@@ -162,10 +185,52 @@ export function coordinateObjective(
       );
     }
   }
+  return oneHot(coordinates, size);
+}
+
+/** Below any activation; float32 keeps what is added to it apart. */
+const FAR_BELOW = 1e9;
+
+function lead(
+  { representation }: ModelOutputs,
+  { coordinate }: Readonly<Record<string, Node>>,
+): Node {
+  const own = sum(mul(representation, coordinate), [1]);
+  const others = max(sub(representation, mul(coordinate, FAR_BELOW)), [1]);
+  const leads = sub(own, others);
+  // An image that has arrived has a zero gradient, and so takes no step.
+  const climbing = mul(own, sub(1, toFloat(greater(leads, 0))));
+  return add(climbing, stopGradient(sub(leads, climbing)));
+}
+
+function belowOne(
+  outputs: ModelOutputs,
+  feeds: Readonly<Record<string, Node>>,
+): Node {
+  return minimum(sub(coordinateValue(outputs, feeds), 1), 0);
+}
+
+/**
+ * Adds a feature to images: maximise it, and each image stops by itself once
+ * it has the feature (paper, section 4.2.1, Fig. 11 and 23).
+ *
+ * @param coordinates Coordinate of each image, `[n]`
+ * @param size Length of a representation
+ * @param stop When an image has enough
+ * @returns Objective with one value per image, `[n]`: with "exceed" the lead
+ *   of its coordinate over all others, positive once it has arrived; with
+ *   "clamp" the smaller of `R(x)_i - 1` and 0
+ * @throws {RangeError} If a coordinate is not below `size`
+ */
+export function addFeature(
+  coordinates: ArrayLike<number>,
+  size: number,
+  stop: FeatureStop,
+): Objective {
   return {
-    name: "coordinate",
+    name: `add feature (${stop})`,
     ofRepresentation: true,
-    feeds: { coordinate: oneHot(coordinates, size) },
-    loss: coordinateValue,
+    feeds: { coordinate: coordinateRows(coordinates, size) },
+    loss: stop === "exceed" ? lead : belowOne,
   };
 }

@@ -8,7 +8,7 @@ import {
   grad,
   input,
   type Node,
-  type Random,
+  Random,
   rows,
   show,
   type Tensor,
@@ -29,6 +29,7 @@ import {
   trimmed,
 } from "./network.ts";
 import type { Objective } from "./objectives.ts";
+import type { Parameterization, RandomTransform } from "./regularized.ts";
 
 /** Where an input may go and how it moves. */
 export interface PgdSettings {
@@ -66,13 +67,23 @@ export interface OptimizeOptions extends PgdSettings {
   readonly keep?: "last" | "best";
   /** Whether the last ReLU passes the gradient (default: by objective). */
   readonly fakeRelu?: boolean;
+  /**
+   * What the images are made of: the start is then that, `[n, 3, ...]`, and
+   * steps are not projected.
+   */
+  readonly parameterization?: Parameterization;
+  /** Random changes that the network sees the images under. */
+  readonly transform?: RandomTransform;
+  /** Draws them (default: seed 0). */
+  readonly transformRandom?: Random;
   /** Images per run of the program (default 64). */
   readonly batchSize?: number;
   /**
    * Receives every iterate before its step, and the last one: the step's
-   * number, the first image's index, the images and their losses.
+   * number, the first image's index, the images and their losses. If it
+   * returns true, these images take no more steps.
    */
-  readonly onStep?: (step: PgdStep) => void;
+  readonly onStep?: (step: PgdStep) => boolean | void;
   /** Stops the loop: the promise rejects with its reason. */
   readonly signal?: AbortSignal;
 }
@@ -143,7 +154,9 @@ export function checkRestarts(restarts: number, isRandom: boolean): void {
 }
 
 /** Names of the inputs that are not an objective's feeds. */
-const RESERVED = ["images", "center", "epsilon", "stepSize", "noise"];
+const RESERVED = [
+  ...["images", "center", "epsilon", "stepSize", "noise", "changes"],
+];
 
 /**
  * One step of PGD as nodes: objective, gradient, step, projection, clip.
@@ -164,9 +177,11 @@ export function pgdStep(
     readonly loss: Objective["loss"];
     readonly feeds: Readonly<Record<string, readonly number[]>>;
     readonly fakeRelu: boolean;
+    readonly parameterization?: Parameterization;
+    readonly transform?: RandomTransform;
   },
 ): { next: Node; losses: Node } {
-  const { norm, loss, fakeRelu } = options;
+  const { norm, loss, fakeRelu, parameterization, transform } = options;
   const x = input("images", shape);
   const center = input("center", shape);
   const epsilon = input("epsilon", []);
@@ -181,7 +196,11 @@ export function pgdStep(
       return [name, input(name, size)];
     }),
   );
-  const losses = loss(buildModel(spec, x, { fakeRelu }), feeds);
+  const decoded = parameterization ? parameterization.decode(x) : x;
+  const seen = transform
+    ? transform.apply(decoded, changes(shape[0]))
+    : decoded;
+  const losses = loss(buildModel(spec, seen, { fakeRelu }), feeds);
   if (show(losses.shape) !== show([shape[0]])) {
     throw new TypeError(
       `Cannot optimise an objective of shape ${show(losses.shape)}: need one ` +
@@ -191,8 +210,16 @@ export function pgdStep(
   // The sum's gradient is each image's own: no image depends on its batch.
   const [g] = grad(losses, [x]);
   const ball = BALLS[norm];
-  const next = ball.project(ball.step(x, g, stepSize), center, epsilon);
+  const stepped = ball.step(x, g, stepSize);
+  const next = parameterization
+    ? stepped
+    : ball.project(stepped, center, epsilon);
   return { next, losses };
+}
+
+/** The input that a random transform reads, by its name. */
+function changes(n: number): Node {
+  return input("changes", [n, 2, 3]);
 }
 
 /** A random start as nodes; inputs `center`, `noise`, `epsilon`. */
@@ -237,21 +264,27 @@ export function scalar(value: number): Tensor {
  * @param steps Number of steps
  * @param onIterate Receives each iterate and its losses, the start included
  * but not the last; return true to stop
+ * @param feedsOf Inputs that change from step to step
  * @returns The last iterate
  */
 export async function iterate(
   program: Program,
   feeds: Parameters<Program["run"]>[0],
   steps: number,
-  onIterate?: (step: number, images: Tensor, losses: Tensor) => boolean | void,
+  onIterate?: (
+    step: number,
+    images: Tensor,
+    losses: Tensor,
+  ) => boolean | void | Promise<boolean | void>,
+  feedsOf?: (step: number) => Parameters<Program["run"]>[0],
 ): Promise<Tensor> {
   // Two sets of outputs take turns: one is read while the other is written.
   const outputs = [program.allocateOutputs(), program.allocateOutputs()];
   let images = feeds.images as Tensor;
   for (let step = 0; step < steps; step++) {
     const into = outputs[step % 2];
-    await program.run({ ...feeds, images }, into);
-    if (onIterate?.(step, images, into.losses as Tensor)) break;
+    await program.run({ ...feeds, ...feedsOf?.(step), images }, into);
+    if (await onIterate?.(step, images, into.losses as Tensor)) break;
     images = into.next as Tensor;
   }
   return images;
@@ -369,6 +402,7 @@ export async function optimizeInput(
 
 interface Programs {
   readonly step: Program;
+  readonly decode?: Program;
   readonly start?: Program;
   readonly inside?: Program;
 }
@@ -379,6 +413,7 @@ async function makePrograms(
   options: OptimizeOptions,
 ): Promise<Programs> {
   const { objective, norm = "l2", fakeRelu, randomStart: random } = options;
+  const { parameterization, transform } = options;
   const fake = fakeRelu ?? objective.ofRepresentation;
   const feeds = Object.fromEntries(
     Object.entries(objective.feeds).map(([name, { shape: full }]) => [
@@ -386,10 +421,21 @@ async function makePrograms(
       [shape[0], ...full.slice(1)],
     ]),
   );
-  const settings = { norm, loss: objective.loss, feeds, fakeRelu: fake };
+  const settings = {
+    ...{ norm, loss: objective.loss, feeds, fakeRelu: fake },
+    ...{ parameterization, transform },
+  };
   const key = `${lossId(objective.loss)} ${norm} ${fake} ${shape} ` +
-    JSON.stringify(feeds);
+    `${parameterization?.name} ${transform?.name} ` + JSON.stringify(feeds);
   return {
+    ...(parameterization
+      ? {
+        decode: await network.program(
+          `decode ${parameterization.name} ${shape}`,
+          () => ({ images: parameterization.decode(input("z", shape)) }),
+        ),
+      }
+      : {}),
     step: await network.program(
       `step ${key}`,
       () => pgdStep(network.spec, shape, settings),
@@ -486,18 +532,25 @@ async function optimizeBatch(
       keepBetter(best, images, losses, sense);
     }
   };
+  const { decode } = programs;
+  const decoded = async (z: Tensor) =>
+    decode ? (await decode.run({ z })).images as Tensor : z;
+  const { transform, transformRandom = new Random(0) } = options;
+  let reached = steps;
   const report = (step: number, images: Tensor, losses: Tensor) => {
-    options.onStep?.({
+    const isDone = options.onStep?.({
       step,
       restart,
       start: batch.start,
       images: rows(images, 0, batch.count),
       losses: rows(losses, 0, batch.count),
     });
-    const isLast = step === steps;
-    if (keep === "best" || isLast) consider(images, losses);
+    if (keep === "best" || step === steps) consider(images, losses);
     signal?.throwIfAborted();
+    if (isDone) reached = step;
+    return isDone;
   };
+  const isWatched = options.onStep !== undefined || keep === "best";
   const last = await iterate(
     programs.step,
     {
@@ -506,14 +559,22 @@ async function optimizeBatch(
       stepSize: scalar(sense * options.stepSize),
     },
     steps,
-    (step, images, losses) => report(step, images, losses),
+    decode
+      ? async (step, z, losses) =>
+        isWatched && report(step, await decoded(z), losses)
+      : report,
+    transform && ((step) => ({
+      changes: transform.draw(
+        feeds.images.shape[0],
+        transformRandom.stream("transform", restart, batch.start, step),
+      ),
+    })),
   );
   const { objective } = options;
-  report(
-    steps,
-    last,
-    await lossesOf(network, objective, { ...feeds, images: last }),
-  );
+  const images = await decoded(last);
+  const losses = await lossesOf(network, objective, { ...feeds, images });
+  if (reached === steps) report(steps, images, losses);
+  else consider(images, losses);
   return best!;
 }
 

@@ -85,16 +85,3 @@ export async function classNames(
   const { logits } = await network.predict(images, options);
   return Array.from(predictions(logits), (label) => card.classes[label]);
 }
-
-/** l2 distance between images, per image. */
-export function pixelDistances(a: Tensor, b: Tensor): number[] {
-  const [n] = a.shape;
-  const length = a.data.length / n;
-  return Array.from({ length: n }, (_, i) => {
-    let sum = 0;
-    for (let j = i * length; j < (i + 1) * length; j++) {
-      sum += (a.data[j] - b.data[j]) ** 2;
-    }
-    return Math.sqrt(sum);
-  });
-}

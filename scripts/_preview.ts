@@ -104,34 +104,41 @@ export class Preview {
    *
    * @param label The row's
    * @param progress Where its steps are counted
-   * @param options What is done, steps per batch, images in a batch at most
+   * @param options What is done, steps per batch, images in a batch at most,
+   *   and images in all if only the first of them are shown
    */
   follow(
     label: string,
     progress: Progress,
-    { task, steps, batchSize }: {
+    { task, steps, batchSize, images: count }: {
       readonly task: string;
       readonly steps: number;
       readonly batchSize: number;
+      readonly images?: number;
     },
   ): Followed {
     const { images: { data, shape } } = this.#rows.find((row) =>
       row.label === label
     )!;
     const [n] = shape;
-    const total = steps * Math.ceil(n / batchSize);
+    const total = steps * Math.ceil((count ?? n) / batchSize);
+    const length = data.length / n;
+    const show = (images: Tensor, start: number) => {
+      const room = Math.max(0, n - start) * length;
+      data.set(images.data.subarray(0, room), Math.min(n, start) * length);
+    };
     // Begun with the first step: time left is told from those that took time.
     let bar: ProgressTask | undefined;
     return {
       onStep: ({ step, start, images }) => {
         bar ??= progress.start(`${task} (${label})`, total);
         bar.update(steps * Math.floor(start / batchSize) + step);
-        data.set(images.data, start * (data.length / n));
+        show(images, start);
         this.#drawIfDue();
       },
       done: (images) => {
         bar?.done();
-        data.set(images.data);
+        show(images, 0);
       },
     };
   }

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { dirname } from "node:path";
+import { dirname, sep as SEPARATOR } from "node:path";
 import config from "../deno.json" with { type: "json" };
 import type { JsonObject, NamedTensors } from "../mod.ts";
 import {
@@ -40,6 +40,8 @@ import {
 } from "../mod.ts";
 import {
   type FlagTable,
+  type ParsedFlags,
+  parseFlags,
   type Progress,
   type ProgressTask,
   type ScriptContext,
@@ -203,6 +205,25 @@ export function normOf(norm: "l2" | "linf" | "2" | "inf"): "l2" | "linf" {
   return norm === "l2" || norm === "2" ? "l2" : "linf";
 }
 
+/** What running a script from another one needs of it. */
+export interface Script {
+  /** Its table of flags. */
+  readonly FLAGS: FlagTable;
+  /** Its work. */
+  main(flags: ParsedFlags<FlagTable>, context: ScriptContext): Promise<void>;
+}
+
+/** Runs a script as the command line would; its results are not printed. */
+export async function callScript(
+  script: Script,
+  argv: readonly string[],
+  context: ScriptContext,
+): Promise<void> {
+  const positional = { name: "file", help: "" };
+  const parsed = parseFlags(argv, script.FLAGS, { positional });
+  await script.main(parsed, { ...context, args: argv, print: () => {} });
+}
+
 /** A fraction for people. */
 export function percent(fraction: number): string {
   return `${(100 * fraction).toFixed(1)}%`;
@@ -218,7 +239,12 @@ export async function weightsOf(
   },
 ): Promise<RunWeights> {
   const sha256 = card.weightsSha256 ?? await weightsHash(network.parameters);
-  return { role, path, sha256 };
+  // Records travel: where the project lies on this machine says nothing.
+  const isShipped = path.startsWith(REPOSITORY + SEPARATOR);
+  const shown = isShipped
+    ? path.slice(REPOSITORY.length + 1).replaceAll("\\", "/")
+    : path;
+  return { role, path: shown, sha256 };
 }
 
 /** Versions of what computes. */
@@ -367,7 +393,11 @@ export class Recorder {
    */
   async figure(
     title: string,
-    rows: readonly { readonly label: string; readonly images: Tensor }[],
+    rows: readonly {
+      readonly label: string;
+      readonly images: Tensor;
+      readonly captions?: readonly string[];
+    }[],
     columns?: readonly string[],
     parameter?: {
       readonly name: (typeof TILE_PARAMETERS)[number];
@@ -428,7 +458,8 @@ export class Recorder {
   readonly #opened = Date.now();
 }
 
-const REPOSITORY = dirname(import.meta.dirname!);
+/** Folder of the project. */
+export const REPOSITORY = dirname(import.meta.dirname!);
 
 /** Flags without those that were not given or only change what is printed. */
 function recorded(flags: Readonly<Record<string, unknown>>): JsonObject {

@@ -19,12 +19,11 @@ import {
   COMMON_FLAGS,
   type FlagTable,
   type ParsedFlags,
-  parseFlags,
   runScript,
   type ScriptContext,
 } from "./_cli.ts";
 import { unstack } from "./_images.ts";
-import { percent, Recorder } from "./_run.ts";
+import { callScript, percent, Recorder, type Script } from "./_run.ts";
 import * as evaluate from "./evaluate.ts";
 import * as interpolate from "./interpolate.ts";
 import * as invert from "./invert.ts";
@@ -87,11 +86,7 @@ async function main(
     const argv = [...args, "--out", `${out}/${folder}`, ...common];
     context.note(`\ndeno task ${name} ${argv.join(" ")}`);
     // Each parses with its own table, so its flags are of its own type.
-    const script = SCRIPTS[name] as unknown as Script;
-    const positional = { name: "file", help: "" };
-    // What the scripts print as results would mix with the demo's own.
-    const parsed = parseFlags(argv, script.FLAGS, { positional });
-    await script.main(parsed, { ...context, args: argv, print: () => {} });
+    await callScript(SCRIPTS[name] as unknown as Script, argv, context);
     const run = await readRun(`${out}/${folder}`);
     recorder.include(folder, run.files);
     return run;
@@ -151,12 +146,6 @@ async function main(
   for (const line of story(metrics, out)) context.print(line);
 }
 
-/** What the demo needs of a script. */
-interface Script {
-  readonly FLAGS: FlagTable;
-  main(flags: ParsedFlags<FlagTable>, context: ScriptContext): Promise<void>;
-}
-
 /** Writes the seed image and the targets; returns the paths. */
 async function writeImages(recorder: Recorder): Promise<string[]> {
   const dataset = await openDataset("shapes", { splits: ["test"] });
@@ -184,16 +173,15 @@ function story(
 ): string[] {
   const rows = ["standard", "robust"].map((role) => {
     const { clean, adversarial } = accuracies[role] as Record<string, number>;
-    const { pixelDistances, distances } = inversion[role] as Record<
-      string,
-      number[]
-    >;
+    const { values } = inversion[role] as {
+      readonly values: Readonly<Record<string, readonly number[]>>;
+    };
     return [
       role.padEnd(10),
       percent(clean).padStart(8),
       percent(adversarial).padStart(12),
-      mean(distances).toFixed(3).padStart(18),
-      mean(pixelDistances).toFixed(2).padStart(16),
+      mean(values.distance).toFixed(3).padStart(18),
+      mean(values.pixelDistance).toFixed(2).padStart(16),
     ].join("");
   });
   return [

@@ -7,81 +7,93 @@
  *   deno run -P scripts/interpolate.ts --model runs/cifar-l2 \
  *     --standard runs/cifar-std a.png b.jpg --frames 8
  *
- * The figure has a row of plain pixel mixes and one for each network.
+ * The figure has a row of plain pixel mixes and one for each network. Without
+ * pictures, pairs of test images are taken, and with a judge it says how
+ * steadily the first one's class gives way to the second one's.
  *
  * @module
  */
 import {
   type JsonObject,
+  kendallTau,
   type LoadedNetwork,
   matchRepresentation,
   optimizeInput,
   type OptimizeOptions,
   rows,
-  type RunWeights,
+  softmaxRows,
   type Tensor,
+  tensor,
 } from "../mod.ts";
 import {
-  COMMON_FLAGS,
   type FlagTable,
   type ParsedFlags,
   runScript,
   type ScriptContext,
+  UsageError,
 } from "./_cli.ts";
-import { classNames, lerp, readImages } from "./_images.ts";
-import { Preview, PREVIEW_FLAG } from "./_preview.ts";
 import {
-  MODEL_FLAGS,
-  openDevice,
-  openModels,
-  Recorder,
-  stepSizeFor,
-  weightsOf,
-} from "./_run.ts";
+  claimLines,
+  type Claims,
+  Experiment,
+  EXPERIMENT_FLAGS,
+  optimisationFlags,
+  type Pictures,
+  PRESET_FLAG,
+  withPreset,
+} from "./_experiment.ts";
+import { classNames, lerp, readImages } from "./_images.ts";
 
 /** Flags of this script. */
 export const FLAGS = {
-  ...MODEL_FLAGS,
   frames: {
     type: "integer",
     default: 10,
     min: 2,
     help: "pictures along the way, both ends included",
   },
-  steps: {
+  ...optimisationFlags(400),
+  keep: {
+    type: "choice",
+    choices: ["last", "best"],
+    default: "best",
+    help: "which iterate counts",
+  },
+  ...PRESET_FLAG,
+  ...EXPERIMENT_FLAGS,
+  images: {
     type: "integer",
-    default: 400,
-    min: 0,
-    aliases: ["attack-steps"],
-    help: "gradient steps",
+    default: 3,
+    min: 1,
+    help: "pairs of test images where no pictures are named",
   },
-  stepSize: {
-    type: "number",
-    above: 0,
-    aliases: ["attack-lr"],
-    help: "length of a step; 0.1 up to 64 x 64 pixels, else 1",
+  columns: {
+    type: "integer",
+    default: 3,
+    min: 1,
+    help: "pairs shown in the figure; the numbers are of all",
   },
-  epsilon: {
-    type: "number",
-    default: 1000,
-    min: 0,
-    aliases: ["eps"],
-    help: "l2 radius around the pixel mix; 1000 leaves it free",
-  },
-  batchSize: { type: "integer", default: 16, min: 1, help: "frames per run" },
-  out: {
-    type: "path",
-    help: "folder of figure, tiles and record; a new one below results/",
-  },
-  ...PREVIEW_FLAG,
-  ...COMMON_FLAGS,
 } as const satisfies FlagTable;
+
+type Flags = ParsedFlags<typeof FLAGS>;
+
+const PRESETS = {
+  paper: { fakeRelu: false, keep: "last" },
+  code: { fakeRelu: true, keep: "best" },
+} as const satisfies Record<string, Partial<Flags>>;
 
 /** Options of `interpolate()`. */
 export interface InterpolateOptions extends
   Pick<
     OptimizeOptions,
-    "steps" | "stepSize" | "epsilon" | "batchSize" | "signal" | "onStep"
+    | "steps"
+    | "stepSize"
+    | "epsilon"
+    | "batchSize"
+    | "fakeRelu"
+    | "keep"
+    | "signal"
+    | "onStep"
   > {
   /** Images along the way, both ends included. */
   readonly frames: number;
@@ -89,116 +101,208 @@ export interface InterpolateOptions extends
 
 /** Frames and how well their representations match the mixes. */
 export interface Interpolation {
-  /** `[frames, 3, h, w]` */
+  /** `[pairs * frames, 3, h, w]`, pair by pair */
   readonly images: Tensor;
-  /** Normalised distance to the mixed representation, `[frames]`. */
+  /** Normalised distance to the mixed representation, `[pairs * frames]`. */
   readonly distances: Tensor;
 }
 
+/** Straight lines from each row of `a` to that of `b`, line by line. */
+function mixes(a: Tensor, b: Tensor, frames: number): Tensor {
+  const [n, ...shape] = a.shape;
+  const data = new Float32Array(frames * a.data.length);
+  const length = a.data.length / n;
+  for (let i = 0; i < n; i++) {
+    const line = lerp(rows(a, i, i + 1), rows(b, i, i + 1), frames);
+    data.set(line.data, i * frames * length);
+  }
+  return tensor(data, [n * frames, ...shape]);
+}
+
 /**
- * Interpolates between two images.
+ * Interpolates between pairs of images.
  *
  * @param model Network whose representation is mixed
- * @param ends The two images, `[2, 3, h, w]`
+ * @param a First image of each pair, `[pairs, 3, h, w]`
+ * @param b Last image of each pair, of the same shape
  */
 export async function interpolate(
   { network }: Pick<LoadedNetwork, "network">,
-  ends: Tensor,
+  a: Tensor,
+  b: Tensor,
   options: InterpolateOptions,
 ): Promise<Interpolation> {
   const { frames } = options;
-  const { representation } = await network.predict(ends);
-  const mix = (pair: Tensor) =>
-    lerp(rows(pair, 0, 1), rows(pair, 1, 2), frames);
-  const { images, losses } = await optimizeInput(network, mix(ends), {
-    ...options,
-    objective: matchRepresentation(mix(representation)),
-    keep: "best",
-  });
+  const first = await network.predict(a, options);
+  const last = await network.predict(b, options);
+  const mixed = mixes(first.representation, last.representation, frames);
+  const { images, losses } = await optimizeInput(
+    network,
+    mixes(a, b, frames),
+    { ...options, objective: matchRepresentation(mixed) },
+  );
   return { images, distances: losses };
+}
+
+async function openPairs(
+  experiment: Experiment,
+  paths: readonly string[],
+): Promise<[Pictures, Pictures]> {
+  if (paths.length === 0) {
+    return [
+      await experiment.pictures([]),
+      await experiment.pictures([], { part: 1 }),
+    ];
+  }
+  const images = await readImages(paths, experiment);
+  const one = (i: number): Pictures => ({
+    images: rows(images, i, i + 1),
+    names: [paths[i].replace(/^.*[\\/]/, "")],
+    classes: null,
+    indices: null,
+  });
+  return [one(0), one(1)];
+}
+
+/**
+ * How the judge sees the ways from `a` to `b`, one value per pair: how
+ * steadily the share of the second class rises (`monotonicity`, Kendall's tau)
+ * and the probability of whatever it sees half way (`confidence`).
+ */
+async function judgedWays(
+  { judge, flags, judgeClasses }: {
+    readonly judge: LoadedNetwork;
+    readonly flags: { readonly batchSize: number };
+    readonly judgeClasses: (images: Tensor) => Promise<string[]>;
+  },
+  images: Tensor,
+  frames: number,
+  [a, b]: readonly [Pictures, Pictures],
+): Promise<Claims> {
+  const names = judge.card.classes;
+  const ends = await Promise.all(
+    [a, b].map(async ({ classes, images }) =>
+      classes ?? await judgeClasses(images)
+    ),
+  );
+  const { logits } = await judge.network.predict(images, flags);
+  const chances = softmaxRows(logits);
+  const monotonicity: number[] = [];
+  const confidence: number[] = [];
+  for (let i = 0; i < ends[0].length; i++) {
+    const way = chances.slice(i * frames, (i + 1) * frames);
+    const [from, to] = ends.map((list) => names.indexOf(list[i]));
+    confidence.push(Math.max(...way[Math.floor(frames / 2)]));
+    if (from === to || from < 0 || to < 0) continue;
+    monotonicity.push(kendallTau(way.map((p) => p[to] / (p[from] + p[to]))));
+  }
+  return { confidence, ...(monotonicity.length > 0 ? { monotonicity } : {}) };
 }
 
 /** Makes the figure; the work of this script. */
 export async function main(
-  flags: ParsedFlags<typeof FLAGS>,
-  { args, signal, progress, note, print }: ScriptContext,
+  given: Flags,
+  context: ScriptContext,
 ): Promise<void> {
-  const recorder = await Recorder.open("interpolate", flags, flags.out, {
-    args,
-  });
-  const device = await openDevice(flags, note);
-  const models = await openModels(flags, device);
-  const [first] = models;
-  const imageSize = flags.size ?? first.model.card.imageSize;
-  const ends = await readImages(flags._, { imageSize });
-  const options = {
-    ...flags,
-    stepSize: flags.stepSize ?? stepSizeFor({ imageSize }),
-    signal,
-  };
-  const pixels = lerp(rows(ends, 0, 1), rows(ends, 1, 2), flags.frames);
-  const columns = Array.from(
-    { length: flags.frames },
-    (_, i) => `${(i / (flags.frames - 1)).toFixed(2)}`,
-  );
-  const figure: { label: string; images: Tensor }[] = [{
-    label: "pixels",
-    images: pixels,
-  }];
+  const flags = withPreset(given, PRESETS, context.args, FLAGS);
+  if (flags._.length === 1) {
+    throw new UsageError("Need two pictures to interpolate between: 1 given");
+  }
+  const experiment = await Experiment.open("interpolate", flags, context);
+  const { signal, print } = context;
+  const { frames } = flags;
+  const [a, b] = await openPairs(experiment, flags._);
+  const pairs = a.names.length;
+  const shownPairs = Math.min(flags.columns, pairs);
+  const lambdas = Array.from({ length: frames }, (_, i) => i / (frames - 1));
+  const columns = lambdas.map((lambda) => lambda.toFixed(2));
   const title = "Interpolation through the representation";
-  const starts = models.map(({ role }) => ({ label: role, images: pixels }));
-  const preview = await Preview.open(recorder.folder, {
+  const pixels = mixes(a.images, b.images, frames);
+  const part = (images: Tensor, i: number) =>
+    rows(images, i * frames, (i + 1) * frames);
+  const label = (role: string, i: number) =>
+    pairs > 1 ? `${role}, ${a.names[i]} to ${b.names[i]}` : role;
+  const made: { role: string; images: Tensor }[] = [
+    { role: "pixels", images: pixels },
+  ];
+  // The preview shows the first pair.
+  const starts = experiment.models.map(({ role }) => ({
+    role,
+    images: pixels,
+  }));
+  await experiment.preview(
     title,
+    [...made, ...starts].map(({ role, images }) => ({
+      label: role,
+      images: part(images, 0),
+    })),
     columns,
-    rows: [...figure, ...starts],
-    previewEvery: flags.previewEvery,
-    note,
-  });
-  const metrics: Record<string, JsonObject> = {};
-  const weights: RunWeights[] = [];
-  for (const { role, model } of models) {
-    const { onStep, done } = preview.follow(role, progress, {
+    frames,
+  );
+  const ways = async (images: Tensor): Promise<Claims> =>
+    experiment.judge
+      ? await judgedWays(
+        {
+          judge: experiment.judge,
+          flags,
+          judgeClasses: (images) => experiment.judgeClasses(images),
+        },
+        images,
+        frames,
+        [a, b],
+      )
+      : {};
+  const metrics: Record<string, JsonObject> = {
+    pixels: experiment.metrics(await ways(pixels)),
+  };
+  for (const { role, model } of experiment.models) {
+    const { onStep, done } = experiment.follow(
+      role,
+      "interpolate",
+      pairs * frames,
+      flags,
+    );
+    const { images, distances } = await interpolate(model, a.images, b.images, {
       ...flags,
-      task: "interpolate",
-    });
-    const { images, distances } = await interpolate(model, ends, {
-      ...options,
+      stepSize: experiment.stepSize(flags),
+      signal,
       onStep,
     });
-    done(images);
-    figure.push({ label: role, images: images });
+    await done(images);
+    made.push({ role, images });
+    const ofPair = Array.from(
+      { length: pairs },
+      (_, i) =>
+        distances.data.slice(i * frames, (i + 1) * frames)
+          .reduce((sum, x) => sum + x / frames, 0),
+    );
     metrics[role] = {
+      ...experiment.metrics({ distance: ofPair, ...await ways(images) }),
       distances: Array.from(distances.data),
-      meanDistance: mean(distances.data),
       predictions: await classNames(model, images, flags),
     };
-    weights.push(await weightsOf(role, model));
   }
-  const path = await recorder.figure(title, figure, columns, {
+  const figure = Array.from(
+    { length: shownPairs },
+    (_, i) =>
+      made.map(({ role, images }) => ({
+        label: label(role, i),
+        images: part(images, i),
+      })),
+  ).flat();
+  const path = await experiment.recorder.figure(title, figure, columns, {
     name: "lambda",
-    values: columns.map(Number),
+    values: lambdas,
   });
-  await preview.close();
-  await recorder.write(
-    { provider: device.provider, weights, metrics },
-    flags.json,
-  );
-  for (const { role } of models) {
-    const { meanDistance } = metrics[role] as { meanDistance: number };
-    print(`${role}: mean normalised distance ${meanDistance.toFixed(4)}`);
-  }
+  await experiment.finish(metrics);
+  for (const line of claimLines(metrics)) print(line);
   print(path);
-}
-
-function mean(values: Float32Array): number {
-  return values.reduce((sum, x) => sum + x, 0) / values.length;
 }
 
 if (import.meta.main) {
   const positional = {
     name: "image",
     help: "the two pictures, PNG or JPEG of any size",
-    min: 2,
     max: 2,
   };
   await runScript(import.meta, FLAGS, { positional }, main);

@@ -1,28 +1,31 @@
 /**
- * Inverts representations: optimises a seed until its representation matches
- * a target's (paper, eq. 4, Fig. 3, 13 and 15). With a robust network the
+ * Inverts representations: optimises a start until its representation matches
+ * a target's (paper, eq. 4, Fig. 3, 6 and 13 to 16). With a robust network the
  * result looks like the target; with a standard one it does not.
  *
  *   deno run -P scripts/invert.ts --model runs/cifar-l2 \
  *     --standard runs/cifar-std --target a.png --from noise
+ *   deno run -P scripts/invert.ts --model runs/cifar-l2 --data data \
+ *     --images 64 --from images --judge runs/judge
  *
+ * Without a picture the targets are test images; with --ood they are patterns
+ * of a kaleidoscope, and the pictures in the folder of --ood-data, if given.
  * The paper takes 10,000 steps; a few hundred show the picture.
  *
  * @module
  */
 import {
   type JsonObject,
+  kaleidoscope,
+  listImages,
   type LoadedNetwork,
   matchRepresentation,
   optimizeInput,
   type OptimizeOptions,
-  Random,
-  type RunWeights,
+  stack,
   type Tensor,
-  tensor,
 } from "../mod.ts";
 import {
-  COMMON_FLAGS,
   type FlagTable,
   type ParsedFlags,
   runScript,
@@ -30,24 +33,20 @@ import {
   UsageError,
 } from "./_cli.ts";
 import {
-  classNames,
-  noiseSeeds,
-  pixelDistances,
-  readImages,
-} from "./_images.ts";
-import { Preview, PREVIEW_FLAG } from "./_preview.ts";
-import {
-  MODEL_FLAGS,
-  openDevice,
-  openModels,
-  Recorder,
-  stepSizeFor,
-  weightsOf,
-} from "./_run.ts";
+  claimLines,
+  Experiment,
+  EXPERIMENT_FLAGS,
+  optimisationFlags,
+  type Pictures,
+  PRESET_FLAG,
+  repeated,
+  TRAJECTORY_FLAG,
+  withPreset,
+} from "./_experiment.ts";
+import { classNames, noiseSeeds, readImages, unstack } from "./_images.ts";
 
 /** Flags of this script. */
 export const FLAGS = {
-  ...MODEL_FLAGS,
   target: {
     type: "path",
     multiple: true,
@@ -56,41 +55,42 @@ export const FLAGS = {
   from: {
     type: "string",
     default: "noise",
-    help: "where to start: noise, or a picture",
+    help: "where to start: noise, images (other test images), or a picture",
   },
-  steps: {
-    type: "integer",
-    default: 10_000,
-    min: 0,
-    aliases: ["attack-steps"],
-    help: "gradient steps",
+  ood: {
+    type: "boolean",
+    help: "represent what is unlike the training images",
   },
-  stepSize: {
-    type: "number",
-    above: 0,
-    aliases: ["attack-lr"],
-    help: "length of a step; 0.1 up to 64 x 64 pixels, else 1",
-  },
-  epsilon: {
-    type: "number",
-    default: 1000,
-    min: 0,
-    aliases: ["eps"],
-    help: "l2 radius around the seed; 1000 leaves it free",
-  },
-  batchSize: { type: "integer", default: 16, min: 1, help: "targets per run" },
-  out: {
+  oodData: {
     type: "path",
-    help: "folder of figure, tiles and record; a new one below results/",
+    help: "folder of pictures of classes that were not trained on",
   },
-  ...PREVIEW_FLAG,
-  ...COMMON_FLAGS,
+  ...optimisationFlags(10_000),
+  ...PRESET_FLAG,
+  ...TRAJECTORY_FLAG,
+  ...EXPERIMENT_FLAGS,
 } as const satisfies FlagTable;
+
+type Flags = ParsedFlags<typeof FLAGS>;
+
+/** Where the paper's text and its notebook differ. */
+const PRESETS = {
+  paper: { fakeRelu: false, keep: "last" },
+  code: { fakeRelu: true, keep: "last" },
+} as const satisfies Record<string, Partial<Flags>>;
 
 /** Options of `invert()`. */
 export type InvertOptions = Pick<
   OptimizeOptions,
-  "steps" | "stepSize" | "epsilon" | "batchSize" | "signal" | "onStep"
+  | "steps"
+  | "stepSize"
+  | "epsilon"
+  | "center"
+  | "batchSize"
+  | "fakeRelu"
+  | "keep"
+  | "signal"
+  | "onStep"
 >;
 
 /** Inverted images and how well they match. */
@@ -106,99 +106,132 @@ export interface Inversion {
  *
  * @param model Network whose representation is inverted
  * @param targets `[n, 3, h, w]` in [0, 1]
- * @param seeds Where to start, of the same shape
+ * @param starts Where to start, of the same shape
  */
 export async function invert(
   { network }: Pick<LoadedNetwork, "network">,
   targets: Tensor,
-  seeds: Tensor,
+  starts: Tensor,
   options: InvertOptions,
 ): Promise<Inversion> {
   const { representation } = await network.predict(targets, options);
-  const { images, losses } = await optimizeInput(network, seeds, {
+  const { images, losses } = await optimizeInput(network, starts, {
     ...options,
     objective: matchRepresentation(representation),
   });
   return { images, distances: losses };
 }
 
-async function readSeeds(
+/** Patterns and pictures unlike the training images, in turn. */
+async function outOfDistribution(
+  { flags, random, imageSize }: {
+    readonly flags: Flags;
+    readonly random: Experiment["random"];
+    readonly imageSize: number;
+  },
+): Promise<Pictures> {
+  const { images: count, oodData } = flags;
+  const files = oodData === undefined ? [] : await listImages(oodData);
+  if (oodData !== undefined && files.length === 0) {
+    throw new UsageError(`No picture to invert: "${oodData}" holds none`);
+  }
+  // Spread over the folder: neighbours are of one class.
+  const pictures = oodData === undefined ? 0 : Math.floor(count / 2);
+  const paths = Array.from(
+    { length: pictures },
+    (_, i) => files[Math.floor(i * files.length / pictures)],
+  );
+  const patterns = Array.from(
+    { length: count - pictures },
+    (_, i) => kaleidoscope(imageSize, random("kaleidoscope", i)),
+  );
+  const read = paths.length > 0
+    ? unstack(await readImages(paths, { imageSize }))
+    : [];
+  const images = stack([...patterns, ...read]);
+  const names = [
+    ...patterns.map((_, i) => `pattern ${i + 1}`),
+    ...paths.map((path) => path.split(/[\\/]/).at(-2) ?? path),
+  ];
+  return { images, names, classes: null, indices: null };
+}
+
+/** Targets of the experiment. */
+async function openTargets(
+  experiment: Experiment,
+  flags: Flags,
+): Promise<Pictures> {
+  const paths = [...flags.target, ...flags._];
+  if (!flags.ood) return await experiment.pictures(paths);
+  if (paths.length > 0) {
+    throw new UsageError(
+      "Cannot invert named pictures and --ood at once: leave one out",
+    );
+  }
+  const { imageSize } = experiment;
+  const random = experiment.random.bind(experiment);
+  return await outOfDistribution({ flags, random, imageSize });
+}
+
+async function openStarts(
+  experiment: Experiment,
+  { images }: Pictures,
   from: string,
-  targets: Tensor,
-  seed: number,
 ): Promise<Tensor> {
-  if (from === "noise") return noiseSeeds(targets.shape, new Random(seed));
-  const [n, , size] = targets.shape;
-  const image = await readImages([from], { imageSize: size });
-  const data = new Float32Array(targets.data.length);
-  for (let i = 0; i < n; i++) data.set(image.data, i * image.data.length);
-  return tensor(data, targets.shape);
+  const [n] = images.shape;
+  if (from === "noise") return noiseSeeds(images.shape, experiment.random());
+  if (from !== "images") {
+    return repeated(await readImages([from], experiment), n);
+  }
+  return (await experiment.pictures([], { part: 1, count: n })).images;
 }
 
 /** Makes the figure; the work of this script. */
 export async function main(
-  flags: ParsedFlags<typeof FLAGS>,
-  { args, signal, progress, note, print }: ScriptContext,
+  given: Flags,
+  context: ScriptContext,
 ): Promise<void> {
-  const paths = [...flags.target, ...flags._];
-  if (paths.length === 0) {
-    throw new UsageError("No picture to invert: pass --target a.png");
-  }
-  const recorder = await Recorder.open("invert", flags, flags.out, { args });
-  const device = await openDevice(flags, note);
-  const models = await openModels(flags, device);
-  const { card } = models[0].model;
-  const imageSize = flags.size ?? card.imageSize;
-  const targets = await readImages(paths, { imageSize });
-  const seeds = await readSeeds(flags.from, targets, flags.seed);
-  const title = "Inverted representations";
-  const columns = paths.map((path) => path.replace(/^.*[\\/]/, ""));
+  const flags = withPreset(given, PRESETS, context.args, FLAGS);
+  const experiment = await Experiment.open("invert", flags, context);
+  const { signal, print } = context;
+  const targets = await openTargets(experiment, flags);
+  const starts = await openStarts(experiment, targets, flags.from);
+  const title = flags.ood
+    ? "Inverted representations of unknown images"
+    : "Inverted representations";
   const figure: { label: string; images: Tensor }[] = [
-    { label: "target", images: targets },
-    { label: "seed", images: seeds },
+    { label: "target", images: targets.images },
+    { label: "start", images: starts },
   ];
-  const starts = models.map(({ role }) => ({ label: role, images: seeds }));
-  const preview = await Preview.open(recorder.folder, {
-    title,
-    columns,
-    rows: [...figure, ...starts],
-    previewEvery: flags.previewEvery,
-    note,
-  });
+  await experiment.preview(title, [
+    ...figure,
+    ...experiment.models.map(({ role }) => ({ label: role, images: starts })),
+  ], targets.names);
   const metrics: Record<string, JsonObject> = {};
-  const weights: RunWeights[] = [];
-  for (const { role, model } of models) {
-    const { onStep, done } = preview.follow(role, progress, {
+  for (const { role, model } of experiment.models) {
+    const [n] = starts.shape;
+    const { onStep, done } = experiment.follow(role, "invert", n, {
       ...flags,
-      task: "invert",
+      names: targets.names,
     });
-    const { images, distances } = await invert(model, targets, seeds, {
+    const { images, distances } = await invert(model, targets.images, starts, {
       ...flags,
-      stepSize: flags.stepSize ?? stepSizeFor({ imageSize }),
+      stepSize: experiment.stepSize(flags),
       signal,
       onStep,
     });
-    done(images);
-    figure.push({ label: role, images: images });
+    await done(images);
+    figure.push({ label: role, images });
+    const claims = await experiment.claims(images, targets, distances.data);
     metrics[role] = {
-      distances: Array.from(distances.data),
-      pixelDistances: pixelDistances(images, targets),
-      targetClasses: await classNames(model, targets, flags),
+      ...experiment.metrics(claims),
+      targetClasses: await classNames(model, targets.images, flags),
       predictions: await classNames(model, images, flags),
     };
-    weights.push(await weightsOf(role, model));
   }
-  const path = await recorder.figure(title, figure, columns);
-  await preview.close();
-  await recorder.write(
-    { provider: device.provider, weights, metrics },
-    flags.json,
-  );
-  for (const { role } of models) {
-    const { distances } = metrics[role] as { distances: number[] };
-    const worst = Math.max(...distances);
-    print(`${role}: normalised distance at most ${worst.toFixed(4)}`);
-  }
+  const path = await experiment.figure(title, figure, targets.names);
+  await experiment.finish(metrics);
+  for (const line of claimLines(metrics)) print(line);
   print(path);
 }
 

@@ -13,6 +13,7 @@ import {
   pad,
   reshape,
   slice,
+  transpose,
 } from "./movement.ts";
 
 const GlobalAveragePool = defineOp({
@@ -128,24 +129,32 @@ function maxPoolGradient(
     [0, 0, beyond(height, mapH), beyond(width, mapW)],
     -Infinity,
   );
+  // The positions of one phase side by side: windows then slide over whole
+  // rows of them, not over every stride-th value.
+  const phased = transpose(
+    reshape(padded, [n, c, mapH, stride, mapW, stride]),
+    [3, 5, 0, 1, 2, 4],
+  );
+  const byPhase = reshape(phased, [stride * stride * n, c, mapH, mapW]);
   const phases: (Node | null)[] = Array(stride * stride).fill(null);
   let open: Node | null = null; // 1 where no maximum was found yet
   for (let i = 0; i < kernel; i++) {
     for (let j = 0; j < kernel; j++) {
-      const candidate = slice(padded, [
-        { axis: 2, start: i, end: i + (h - 1) * stride + 1, step: stride },
-        { axis: 3, start: j, end: j + (w - 1) * stride + 1, step: stride },
+      const phase = (i % stride) * stride + j % stride;
+      const [top, left] = [Math.floor(i / stride), Math.floor(j / stride)];
+      const candidate = slice(byPhase, [
+        { axis: 0, start: phase * n, end: (phase + 1) * n },
+        { axis: 2, start: top, end: top + h },
+        { axis: 3, start: left, end: left + w },
       ]);
       const hit: Node = toFloat(equal(candidate, y));
       const first: Node = open ? mul(hit, open) : hit;
       open = open ? sub(open, first) : sub(1, first);
-      const [top, left] = [Math.floor(i / stride), Math.floor(j / stride)];
       const part = pad(
         mul(g, first),
         [0, 0, top, left],
         [0, 0, mapH - h - top, mapW - w - left],
       );
-      const phase = (i % stride) * stride + (j % stride);
       phases[phase] = phases[phase] ? add(phases[phase], part) : part;
     }
   }

@@ -178,7 +178,16 @@ const EVALUATE: readonly Row[] = [
 ];
 
 const PICTURES: readonly Row[] = [
-  ["invert --model run", 2, /No picture to invert: pass --target a.png/],
+  [
+    "invert --model run --dataset cifar10",
+    2,
+    /No picture is named: name one, or pass --data <path> for test images of/,
+  ],
+  [
+    "invert --model run --ood a.png",
+    2,
+    /Cannot invert named pictures and --ood at once: leave one out/,
+  ],
   ["invert --model run --target no.png", 1, /image "no.png": there is no such/],
   [
     "invert --model run text.png",
@@ -203,7 +212,7 @@ const PICTURES: readonly Row[] = [
   [
     "interpolate --model run whole.png",
     2,
-    /<image>.*1 given, at least 2 needed/,
+    /Need two pictures to interpolate between: 1 given/,
   ],
   [
     "interpolate --model run whole.png whole.png whole.png",
@@ -221,6 +230,32 @@ const PICTURES: readonly Row[] = [
     /Unknown model "nothing"/,
   ],
   ["interpolate --model run whole.png no.png", 1, /"no.png": there is no such/],
+  ["match_representation --model run whole.png", 2, /x1 and x2: 1 given/],
+  ["constrained_inversion --model run whole.png", 2, /and target: 1 given/],
+  ["headline --model run whole.png", 2, /at least two pictures: 1 given/],
+  [
+    "visualize_features --model run --coordinate 999 --images 0",
+    2,
+    /coordinate 999: the representation has 16, 0 to 15/,
+  ],
+  [
+    "maximizing_inputs --model run --dataset cifar10",
+    2,
+    /Missing flag --data, folder or archive of test images/,
+  ],
+  [
+    "manipulate_features --model run whole.png --stop never",
+    2,
+    /--stop must be exceed or clamp/,
+  ],
+  [
+    "constrained_inversion --model run --radius -1",
+    2,
+    /--radius must be > 0: current value is -1/,
+  ],
+  ["reproduce", 2, /Missing flag --data, folder of the data sets/],
+  ["reproduce --data . --models six", 2, /Nothing to make: no networks are/],
+  ["reproduce --data . --models six --only x", 2, /--only takes fig-1, fig-2/],
   ["demo --limit 5", 2, /--limit must be >= 10/],
   ["demo --out a|file", 1, /it is a file; pass another --out/],
   ["demo --out run", 1, /already holds a run of "train".*; pass another --out/],

@@ -192,19 +192,25 @@ Deno.test("invert makes a figure of several targets for two networks", async () 
   assertEquals(code, 0, stderr);
   assertMatch(
     stdout,
-    /^standard: normalised distance at most \d\.\d{4}\nrobust: normalised distance at most \d\.\d{4}\n.*\/figure\.png\n$/,
+    /^(standard: .+ n 2\)\n){3}(robust: .+ n 2\)\n){3}.*\/figure\.png\n$/,
   );
   const record = await recordOf(out);
   assertRecord(record, { command: "invert", roles: ["standard", "robust"] });
   await assertFiles(out, record);
   assertEquals(record.files.length, 1 + 4 * 2);
   for (const role of ["standard", "robust"]) {
-    const { distances, predictions, pixelDistances } = record
-      .metrics[role] as Record<string, unknown[]>;
-    for (const values of [distances, predictions, pixelDistances]) {
-      assertEquals(values.length, 2);
+    const { values, predictions, claims } = record.metrics[role] as {
+      values: Record<string, number[]>;
+      predictions: string[];
+      claims: Record<string, { mean: number; n: number }>;
+    };
+    const { distance, ssim, pixelDistance } = values;
+    for (const list of [distance, ssim, pixelDistance, predictions]) {
+      assertEquals(list.length, 2);
     }
-    assert(distances.every((d) => Number(d) > 0 && Number(d) < 2));
+    assert(distance.every((d) => d > 0 && d < 2));
+    assertEquals(claims.distance.n, 2);
+    assertAlmostEquals(claims.distance.mean, (distance[0] + distance[1]) / 2);
   }
 });
 
@@ -220,12 +226,14 @@ Deno.test("invert fits a picture of odd size into the target", async () => {
   // PNG rounds to 256 levels.
   assertAllClose(tile, square, { tolerance: 0.51 / 255 });
   // No step: what it starts from is what comes out.
-  for (const name of ["seed-1", "robust-1"]) {
+  for (const name of ["start-1", "robust-1"]) {
     assertEquals(await readImage(`${out}/tiles/${name}.png`), tile);
   }
   const { metrics } = await recordOf(out);
-  const { distances } = metrics.robust as { distances: number[] };
-  assertAlmostEquals(distances[0], 0, 1e-6);
+  const { values } = metrics.robust as { values: Record<string, number[]> };
+  assertAlmostEquals(values.distance[0], 0, 1e-6);
+  // Rounding of the file to 256 levels is no part of the record.
+  assertAlmostEquals(values.ssim[0], 1, 1e-6);
 });
 
 Deno.test("invert puts what is transparent on white", async () => {
@@ -254,7 +262,8 @@ Deno.test("invert brings representations closer and repeats itself", async () =>
       ...["--json", json, ...args],
     ]);
     const { metrics } = await recordOf(json);
-    return (metrics.robust as { distances: number[] }).distances[0];
+    return (metrics.robust as { values: { distance: number[] } })
+      .values.distance[0];
   };
   const start = await distance("--steps", "0");
   const end = await distance("--steps", "40");
@@ -273,7 +282,7 @@ Deno.test("interpolate makes a figure of all frames", async () => {
   ]);
   assertMatch(
     stdout,
-    /^standard: mean normalised distance [\d.]+\nrobust: mean normalised distance [\d.]+\n.*\/figure\.png\n$/,
+    /^standard: normalised distance .+\nrobust: normalised distance .+\n.*\/figure\.png\n$/,
   );
   const record = await recordOf(out);
   const roles = ["standard", "robust"];

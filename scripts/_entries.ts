@@ -1,0 +1,474 @@
+/**
+ * The figures and tables of the paper: how each is made here, what it claims,
+ * and what would show it.
+ *
+ * @module
+ */
+import type { Interval, ResultEntry, ResultNumber, Run } from "../mod.ts";
+
+/** Networks and images that everything is made with. */
+export interface Setting {
+  /** Part of entries' names, such as "cifar10". */
+  readonly name: string;
+  /** Data set in the registry. */
+  readonly dataset: string;
+  /** In words. */
+  readonly images: string;
+  /** Folder below that of --data; "" for itself. */
+  readonly folder: string;
+  /** Folder of images of classes outside the data set, below --data's. */
+  readonly ood: string;
+  /** Shipped networks. */
+  readonly models: {
+    readonly robust: string;
+    readonly standard: string;
+    readonly vgg: string;
+    readonly judge: string;
+  };
+  /** Radius of the perturbations in training and tables. */
+  readonly epsilon: number;
+}
+
+/** All settings; those are used whose networks and images are there. */
+export const SETTINGS: readonly Setting[] = [
+  {
+    name: "cifar10",
+    dataset: "cifar10",
+    images: "CIFAR-10, 32 x 32",
+    folder: "",
+    ood: "restricted-tiny-imagenet/ood",
+    models: {
+      robust: "cifar10-l2",
+      standard: "cifar10-standard",
+      vgg: "cifar10-vgg",
+      judge: "cifar10-judge",
+    },
+    epsilon: 0.5,
+  },
+  {
+    name: "tiny",
+    dataset: "restricted_imagenet",
+    images: "Restricted Tiny ImageNet, 64 x 64",
+    folder: "restricted-tiny-imagenet",
+    ood: "restricted-tiny-imagenet/ood",
+    models: {
+      robust: "tiny-l2",
+      standard: "tiny-standard",
+      vgg: "tiny-vgg",
+      judge: "tiny-judge",
+    },
+    epsilon: 1,
+  },
+];
+
+/** Metrics of a run by network, then by claim. */
+export type ClaimsOf = (role: string, name: string) => Interval | null;
+
+/** One figure or table. */
+export interface Entry {
+  /** Its name without the setting's. */
+  readonly id: string;
+  readonly paper: string;
+  readonly title: string;
+  readonly claim: string;
+  /** The script that makes it. */
+  readonly script: string;
+  /** Arguments beside models, images and --out. */
+  readonly args: (
+    options: { readonly quick: boolean; readonly setting: Setting },
+  ) => readonly string[];
+  /** Which networks its script is given. */
+  readonly models?: readonly ("robust" | "standard" | "vgg")[];
+  /** Its numbers. */
+  readonly numbers: (claims: ClaimsOf, run: Run) => ResultNumber[];
+  /** Whether the claim shows. */
+  readonly shows: (claims: ClaimsOf) => boolean | null;
+}
+
+/** Whether one mean is above another, intervals apart. */
+function above(a: Interval | null, b: Interval | null): boolean | null {
+  return a && b ? a.low > b.high : null;
+}
+
+function both(...conditions: readonly (boolean | null)[]): boolean | null {
+  if (conditions.includes(false)) return false;
+  return conditions.includes(null) ? null : true;
+}
+
+const NETWORKS = ["robust", "standard", "untrained"] as const;
+
+/** A claim of each network as numbers of an entry. */
+function rowsOf(
+  claims: ClaimsOf,
+  names: Readonly<Record<string, [string, ResultNumber["unit"]]>>,
+  roles: readonly string[] = NETWORKS,
+): ResultNumber[] {
+  return Object.entries(names).flatMap(([name, [label, unit]]) =>
+    roles.flatMap((role) => {
+      const ours = claims(role, name);
+      return ours
+        ? [{ label: `${label}, ${role}`, unit, paper: null, ours }]
+        : [];
+    })
+  );
+}
+
+const INVERSION = {
+  distance: ["normalised distance reached", "number"],
+  judge: ["judge sees the target's class", "fraction"],
+  ssim: ["SSIM to the target", "number"],
+  pixelDistance: ["l2 distance to the target", "number"],
+  rank: ["rank of the target", "number"],
+} as const satisfies Record<string, [string, ResultNumber["unit"]]>;
+
+/** Images: many for the numbers, few for the quick run. */
+function count(quick: boolean): string[] {
+  return ["--images", quick ? "16" : "64"];
+}
+
+function steps(quick: boolean, full: number, few: number): string[] {
+  return ["--steps", `${quick ? few : full}`];
+}
+
+/** A row of Tables 4 and 5. */
+function table(
+  role: "robust" | "standard" | "vgg",
+  paper: readonly [number, number],
+): Entry {
+  const names = { robust: "robust", standard: "standard", vgg: "VGG" };
+  return {
+    id: `table-4-${role}`,
+    paper: "Tables 4 and 5",
+    title: `Accuracy of the ${names[role]} network`,
+    claim: role === "robust"
+      ? "The robust network keeps most of its accuracy under attack"
+      : "A standard network loses its accuracy under attack",
+    script: "evaluate",
+    models: [role],
+    args: ({ quick, setting }) => [
+      ...(quick ? ["--limit", "400"] : []),
+      ...["--epsilon", `${setting.epsilon}`, "--attack-steps", "20"],
+    ],
+    numbers: (claims) => [
+      {
+        ...{ label: "clean accuracy", unit: "fraction", paper: paper[0] },
+        ours: claims("evaluated", "clean"),
+      },
+      {
+        ...{ label: "under PGD-20", unit: "fraction", paper: paper[1] },
+        ours: claims("evaluated", "adversarial"),
+      },
+    ],
+    shows: (claims) => {
+      const adversarial = claims("evaluated", "adversarial");
+      const clean = claims("evaluated", "clean");
+      if (!adversarial || !clean) return null;
+      return role === "robust"
+        ? adversarial.low > clean.mean / 2
+        : adversarial.high < clean.mean / 10;
+    },
+  };
+}
+
+/** In the paper's order. */
+export const ENTRIES: readonly Entry[] = [
+  {
+    id: "fig-1",
+    paper: "Fig. 1",
+    title: "The paper in one picture",
+    claim: "Robust representations can be inverted, interpolated, visualised " +
+      "and edited by gradient steps on the input",
+    script: "headline",
+    args: ({ quick }) => steps(quick, 600, 100),
+    numbers: () => [],
+    shows: () => null,
+  },
+  {
+    id: "fig-2",
+    paper: "Fig. 2, eq. 1",
+    title: "Pictures that represent others",
+    claim: "A standard network maps pictures that look nothing alike to " +
+      "nearly the same representation",
+    script: "match_representation",
+    args: ({ quick }) => [
+      ...count(quick),
+      ...steps(quick, 600, 100),
+      ...["--trajectory", quick ? "4" : "8"],
+    ],
+    numbers: (claims) =>
+      rowsOf(claims, {
+        distance: INVERSION.distance,
+        judge: INVERSION.judge,
+        judgeStart: ["judge sees the start's class", "fraction"],
+        ssimToStart: ["SSIM to the start", "number"],
+      }),
+    shows: (claims) =>
+      both(
+        above(claims("standard", "judgeStart"), claims("robust", "judgeStart")),
+        above(claims("robust", "judge"), claims("standard", "judge")),
+      ),
+  },
+  {
+    id: "fig-3-images",
+    paper: "Fig. 3, 13a, 16, eq. 4",
+    title: "Inversions from other images",
+    claim: "Inversions with the robust network look like the target; with " +
+      "the standard one like the start",
+    script: "invert",
+    args: ({ quick }) => [
+      ...["--from", "images", ...count(quick)],
+      ...steps(quick, 600, 120),
+      ...["--trajectory", quick ? "5" : "8"],
+    ],
+    numbers: (claims) => rowsOf(claims, INVERSION),
+    shows: (claims) =>
+      above(claims("robust", "judge"), claims("standard", "judge")),
+  },
+  {
+    id: "fig-3-noise",
+    paper: "Fig. 13b, 15",
+    title: "Inversions from noise",
+    claim: "Inversions with the robust network look like the target; with " +
+      "the standard one like noise",
+    script: "invert",
+    args: ({ quick }) => [
+      ...count(quick),
+      ...steps(quick, 600, 120),
+      ...["--trajectory", quick ? "5" : "8"],
+    ],
+    numbers: (claims) => rowsOf(claims, INVERSION),
+    shows: (claims) =>
+      above(claims("robust", "judge"), claims("standard", "judge")),
+  },
+  {
+    id: "fig-4",
+    paper: "Fig. 4 and 5",
+    title: "Inversions within a ball",
+    claim: "The robust network's representation of a target is not matched " +
+      "until the radius is much larger than what it was trained against",
+    script: "constrained_inversion",
+    args: ({ quick, setting }) => [
+      ...count(quick),
+      ...steps(quick, 120, 40),
+      ...(quick
+        ? [0.5, 1, 4, 16, 64].flatMap((
+          k,
+        ) => ["--radius", `${k * setting.epsilon}`])
+        : []),
+    ],
+    numbers: (claims) =>
+      rowsOf(claims, {
+        atTwiceEpsilon: [
+          "normalised distance within twice the radius trained against",
+          "number",
+        ],
+        distance: ["normalised distance within the largest radius", "number"],
+        judge: ["judge sees the target's class there", "fraction"],
+      }),
+    shows: (claims) =>
+      above(
+        claims("robust", "atTwiceEpsilon"),
+        claims("standard", "atTwiceEpsilon"),
+      ),
+  },
+  {
+    id: "fig-6",
+    paper: "Fig. 6 and 14",
+    title: "Inversions of images unlike the training images",
+    claim: "Robust representations keep what images outside the training " +
+      "distribution look like",
+    script: "invert",
+    args: ({ quick }) => [
+      ...["--ood", ...count(quick)],
+      ...steps(quick, 600, 100),
+      ...["--trajectory", quick ? "4" : "8"],
+    ],
+    numbers: (claims) => rowsOf(claims, INVERSION),
+    shows: (claims) =>
+      above(claims("robust", "ssim"), claims("standard", "ssim")),
+  },
+  {
+    id: "fig-7",
+    paper: "Fig. 7 and 19 to 22",
+    title: "Features of the representation",
+    claim: "A robust feature shows the same pattern from wherever the " +
+      "optimisation starts; a standard one noise",
+    script: "visualize_features",
+    models: ["robust", "standard", "vgg"],
+    args: ({ quick }) => [
+      ...["--features", quick ? "16" : "64", "--images", quick ? "1" : "2"],
+      ...steps(quick, 200, 80),
+    ],
+    numbers: (claims) =>
+      rowsOf(claims, {
+        agreement: ["cosine of one feature's images", "number"],
+        shuffledAgreement: ["cosine of different features' images", "number"],
+        sameClass: ["one feature's images seen as one class", "fraction"],
+        shuffledSameClass: [
+          "different features' images seen as one class",
+          "fraction",
+        ],
+      }, [...NETWORKS, "vgg"]),
+    shows: (claims) =>
+      both(
+        above(
+          claims("robust", "sameClass"),
+          claims("robust", "shuffledSameClass"),
+        ),
+        above(claims("robust", "sameClass"), claims("standard", "sameClass")),
+      ),
+  },
+  {
+    id: "fig-8",
+    paper: "Fig. 8",
+    title: "Maximising inputs and test images",
+    claim: "What maximises a robust feature looks like the test images that " +
+      "activate it most",
+    script: "maximizing_inputs",
+    args: ({ quick }) => [
+      ...["--features", quick ? "16" : "64", "--columns", "4"],
+      ...steps(quick, 300, 80),
+    ],
+    numbers: (claims) =>
+      rowsOf(claims, {
+        judgeMost: [
+          "most activating images of the class the judge sees",
+          "fraction",
+        ],
+        judgeLeast: ["least activating images of that class", "fraction"],
+      }),
+    shows: (claims) =>
+      above(claims("robust", "judgeMost"), claims("robust", "judgeLeast")),
+  },
+  {
+    id: "fig-9",
+    paper: "Fig. 9 and 10",
+    title: "The regularised baseline",
+    claim: "Regularised visualisations of standard networks look pleasant " +
+      "but show no consistent meaning",
+    script: "visualize_features",
+    models: ["robust", "standard", "vgg"],
+    args: ({ quick }) => [
+      ...["--regularized", "--features", quick ? "8" : "64"],
+      ...steps(quick, 300, 80),
+    ],
+    numbers: (claims) =>
+      rowsOf(claims, {
+        sameClass: ["one feature's images seen as one class", "fraction"],
+        shuffledSameClass: [
+          "different features' images seen as one class",
+          "fraction",
+        ],
+      }, [...NETWORKS, "vgg"]),
+    shows: (claims) =>
+      above(claims("robust", "sameClass"), claims("standard", "sameClass")),
+  },
+  {
+    id: "fig-11",
+    paper: "Fig. 11 and 23, section 4.2.1",
+    title: "Features added to pictures",
+    claim: "Ascending a robust feature adds a pattern that means something",
+    script: "manipulate_features",
+    args: ({ quick }) => [
+      ...count(quick),
+      ...["--features", quick ? "2" : "4"],
+      ...steps(quick, 300, 100),
+    ],
+    numbers: (claims) =>
+      rowsOf(claims, {
+        arrived: ["pictures that have the feature", "fraction"],
+        judgeFeature: ["judge sees the feature's class", "fraction"],
+        judgeFeatureBefore: ["judge saw it before", "fraction"],
+        change: ["l2 length of the change", "number"],
+        ssimToSource: ["SSIM to the picture before", "number"],
+      }),
+    shows: (claims) =>
+      above(
+        claims("robust", "judgeFeature"),
+        claims("robust", "judgeFeatureBefore"),
+      ),
+  },
+  {
+    id: "fig-12",
+    paper: "Fig. 12, 17 and 18, eq. 6",
+    title: "Interpolation between pictures",
+    claim: "Between two pictures the robust network's way is plausible " +
+      "throughout; plain mixes and the standard network's are double exposures",
+    script: "interpolate",
+    args: ({ quick }) => [
+      ...count(quick),
+      ...["--frames", quick ? "7" : "10"],
+      ...steps(quick, 200, 50),
+    ],
+    numbers: (claims) =>
+      rowsOf(claims, {
+        monotonicity: ["monotonicity of the judge's class", "number"],
+        confidence: ["judge's confidence half way", "fraction"],
+        distance: INVERSION.distance,
+      }, ["pixels", ...NETWORKS]),
+    shows: (claims) =>
+      above(claims("robust", "confidence"), claims("pixels", "confidence")),
+  },
+  table("robust", [0.9239, 0.8191]),
+  table("standard", [0.9801, 0.0474]),
+  table("vgg", [0.9822, 0.0217]),
+];
+
+/** An entry as it came out. */
+export function resultOf(
+  entry: Entry,
+  setting: Setting,
+  made: { readonly command: string; readonly run: Run },
+): ResultEntry {
+  const claims = claimsOf(made.run);
+  const shows = entry.shows(claims);
+  const id = idOf(entry, setting);
+  return {
+    id,
+    paper: entry.paper,
+    title: entry.title,
+    claim: entry.claim,
+    shows,
+    note: shows === null
+      ? "Look at the pictures"
+      : shows
+      ? "Shows here: the intervals are apart"
+      : "Does not show here: the intervals are not apart, or the other way",
+    dataset: setting.images,
+    command: made.command,
+    run: id,
+    numbers: entry.numbers(claims, made.run),
+  };
+}
+
+/** Name of an entry in a setting. */
+export function idOf({ id }: Entry, { name }: Setting): string {
+  return `${id}-${name}`;
+}
+
+/** Reads claims out of a run's metrics. */
+function claimsOf({ metrics }: Run): ClaimsOf {
+  return (role, name) => {
+    if (role === "evaluated") return accuracyOf(metrics, name);
+    const { claims } = (metrics[role] ?? {}) as unknown as {
+      readonly claims?: Readonly<Record<string, Interval>>;
+    };
+    return claims?.[name] ?? null;
+  };
+}
+
+/** An accuracy with its 95% interval (Wilson 1927). */
+function accuracyOf(metrics: Run["metrics"], name: string): Interval | null {
+  const [p, n] = [metrics[name], metrics.images];
+  if (typeof p !== "number" || typeof n !== "number") return null;
+  const z = 1.96;
+  const center = (p + z * z / (2 * n)) / (1 + z * z / n);
+  const half = z / (1 + z * z / n) *
+    Math.sqrt(p * (1 - p) / n + z * z / (4 * n * n));
+  return {
+    mean: p,
+    low: Math.max(0, center - half),
+    high: Math.min(1, center + half),
+    n,
+  };
+}
