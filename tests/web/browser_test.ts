@@ -139,7 +139,9 @@ async function serverDistances(steps: number): Promise<number[]> {
     epsilon: 1000,
     stepSize: 0.1,
     steps,
-    onStep: ({ losses }) => found.push(losses.data[0]),
+    onStep: ({ losses }) => {
+      found.push(losses.data[0]);
+    },
   });
   await network.release();
   return found;

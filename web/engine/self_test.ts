@@ -52,7 +52,9 @@ export async function computeKnown(options: RunOptions): Promise<number[]> {
     epsilon: 2,
     stepSize: 0.5,
     steps: 3,
-    onStep: ({ losses }) => found.push(...losses.data),
+    onStep: ({ losses }) => {
+      found.push(...losses.data);
+    },
   });
   await network.release();
   return found;
