@@ -124,12 +124,12 @@ export class Library {
   }
 
   async #findRuns(): Promise<SiteRun[]> {
-    const roots = ["results", "runs", "gallery"] as const;
-    // All at once: waiting for one after the other takes most of the time.
-    const found = (await Promise.all(roots.map(async (root) => {
-      const paths = await recordsBelow(this.#options[root], DEPTH);
-      return await Promise.all(paths.map((path) => this.#record(root, path)));
-    }))).flat();
+    const found: Found[] = [];
+    for (const root of ["results", "runs", "gallery"] as const) {
+      for (const path of recordsBelow(this.#options[root], DEPTH)) {
+        found.push(await this.#record(root, path));
+      }
+    }
     found.sort((a, b) => startOf(b) - startOf(a) || (a.path < b.path ? -1 : 1));
     const keys = new Set<string>();
     return found.map((item) => {
@@ -146,7 +146,7 @@ export class Library {
     const file = join(path, "run.json");
     const base = { root, path };
     try {
-      const { size, mtime } = await Deno.stat(file);
+      const { size, mtime } = Deno.statSync(file);
       const modified = mtime?.getTime() ?? 0;
       const stamp = `${size} ${modified}`;
       const known = this.#records.get(file);
@@ -254,29 +254,25 @@ function memo<T>(find: () => Promise<T>): () => Promise<T> {
   };
 }
 
-/** Folders with a record, at most so deep below one. */
-async function recordsBelow(folder: string, depth: number): Promise<string[]> {
+/**
+ * Folders with a record, at most so deep below one. It does not wait: hundreds
+ * of small reads take a tenth of the time that way.
+ */
+function* recordsBelow(folder: string, depth: number): Generator<string> {
   let entries: Deno.DirEntry[];
   try {
-    entries = await Array.fromAsync(Deno.readDir(folder));
+    entries = [...Deno.readDirSync(folder)];
   } catch {
-    return [];
+    return;
   }
-  const below = depth > 0
-    ? entries.filter(({ name, isDirectory }) =>
-      // Folders of pictures hold no runs.
-      isDirectory && !name.startsWith(".") && name !== "tiles"
-    )
-    : [];
-  const isRun = entries.some(({ name, isFile }) =>
-    isFile && name === "run.json"
-  );
-  return [
-    ...(isRun ? [folder] : []),
-    ...(await Promise.all(
-      below.map(({ name }) => recordsBelow(join(folder, name), depth - 1)),
-    )).flat(),
-  ];
+  for (const { name, isFile, isDirectory } of entries) {
+    if (isFile && name === "run.json") yield folder;
+    // Folders of pictures hold no runs.
+    const isBelow = isDirectory && name !== "tiles" && !name.startsWith(".");
+    if (isBelow && depth > 0) {
+      yield* recordsBelow(join(folder, name), depth - 1);
+    }
+  }
 }
 
 function startOf({ run }: Found): number {

@@ -1,118 +1,109 @@
 /**
- * Routing: commands in the order given, segments of paths with what they
- * inherit, and the handler of requests.
+ * Routing: commands in the order given, segments of paths with what routes
+ * below inherit, and the handler of requests.
  *
  * @module
  */
 import {
   type Config,
   Context,
-  HttpError,
   type Layout,
   type Method,
   type Middleware,
   type RouteComponent,
 } from "./context.ts";
 import { applyFiles } from "./fs_routes.ts";
+import { HttpError } from "./runtime.ts";
 import type { Snapshot } from "./snapshot.ts";
 
-/** Options of `listen()`. */
 export type ListenOptions = Partial<Deno.ServeTcpOptions>;
 
 /** A part of a path, and what routes below it inherit. */
 export class Segment<S> {
-  middlewares: Middleware<S>[] = [];
+  readonly middlewares: Middleware<S>[] = [];
   layout: Layout<S> | null = null;
   app: RouteComponent<unknown, S> | null = null;
   onError: ((ctx: Context<S>, status: number) => Promise<Response>) | null =
     null;
   notFound: Middleware<S> | null = null;
-  readonly children = new Map<string, Segment<S>>();
-  readonly parent: Segment<S> | null;
+  readonly #children = new Map<string, Segment<S>>();
+  readonly #parent: Segment<S> | null;
 
-  constructor(parent: Segment<S> | null) {
-    this.parent = parent;
+  constructor(parent: Segment<S> | null = null) {
+    this.#parent = parent;
   }
 
   /** The segment of a path below this one. */
   at(path: string): Segment<S> {
-    // deno-lint-ignore no-this-alias
-    let found: Segment<S> = this;
-    for (const part of path.split("/")) {
-      if (part === "" || part === "*") continue;
-      const next = found.children.get(part) ?? new Segment(found);
-      found.children.set(part, next);
-      found = next;
-    }
-    return found;
+    const [, part, rest] = /^[/*]*([^/]*)(.*)$/.exec(path)!;
+    if (part === "") return this;
+    const child = this.#children.get(part) ?? new Segment<S>(this);
+    this.#children.set(part, child);
+    return child.at(rest);
   }
 
   /** Middlewares from the root down to here, as they are now. */
-  chain(): Middleware<S>[] {
+  chain(root: Segment<S> = this.#root()): Middleware<S>[] {
     const { layout, app, onError } = this;
     const enter: Middleware<S> = async (ctx) => {
       const before = ctx.tree;
-      let { app: wrapper, layouts } = before;
-      if (app) wrapper = app;
-      if (layout) {
-        const { skipAppWrapper, skipInheritedLayouts } = layout.config ?? {};
-        if (skipAppWrapper) wrapper = null;
-        layouts = skipInheritedLayouts ? [layout] : [...layouts, layout];
-      }
-      ctx.tree = { app: wrapper, layouts };
+      const { skipAppWrapper, skipInheritedLayouts } = layout?.config ?? {};
+      const tree = {
+        app: skipAppWrapper ? null : app ?? before.app,
+        layouts: [
+          ...(skipInheritedLayouts ? [] : before.layouts),
+          ...(layout ? [layout] : []),
+        ],
+      };
+      ctx.tree = tree;
       try {
         return await ctx.next();
       } catch (error) {
         ctx.error = error;
-        ctx.tree = { app: wrapper, layouts };
+        ctx.tree = tree;
         const status = error instanceof HttpError ? error.status : 500;
-        if (status >= 500) console.error(error);
-        const { notFound } = this.#root();
-        if (notFound && status === 404) return await notFound(ctx);
+        if (root.notFound && status === 404) return await root.notFound(ctx);
         if (onError) return await onError(ctx, status);
         throw error;
       } finally {
         ctx.tree = before;
       }
     };
-    return [...this.parent?.chain() ?? [], enter, ...this.middlewares];
+    const outer = this.#parent?.chain(root) ?? [];
+    return [...outer, enter, ...this.middlewares];
   }
 
   #root(): Segment<S> {
-    return this.parent ? this.parent.#root() : this;
+    return this.#parent ? this.#parent.#root() : this;
   }
 }
 
-/** Handlers of one pattern. */
 interface Entry<S> {
   readonly pattern: string;
-  readonly url: URLPattern | null;
-  readonly methods: Map<Method | "ALL", Middleware<S>[]>;
+  readonly methods: Map<string, Middleware<S>[]>;
 }
 
 /** What commands fill. */
 export class Router<S> {
-  readonly root = new Segment<S>(null);
+  readonly root = new Segment<S>();
   readonly #static = new Map<string, Entry<S>>();
-  readonly #dynamic = new Map<string, Entry<S>>();
+  readonly #dynamic = new Map<
+    string,
+    Entry<S> & { readonly url: URLPattern }
+  >();
 
   add(method: Method | "ALL", pattern: string, handlers: Middleware<S>[]) {
-    if (!pattern.startsWith("/")) {
-      throw new Error(`Unsupported path "${pattern}": it must begin with "/"`);
-    }
+    if (!pattern.startsWith("/")) throw new Error(`Unsupported: "${pattern}"`);
     const isDynamic = /[*:{}+?()]/.test(pattern);
-    const entries = isDynamic ? this.#dynamic : this.#static;
     const key = isDynamic ? pattern : trimmed(pattern);
-    const entry: Entry<S> = entries.get(key) ?? {
-      pattern,
-      url: isDynamic ? new URLPattern({ pathname: pattern }) : null,
-      methods: new Map(),
-    };
-    entries.set(key, entry);
-    entry.methods.set(method, [
-      ...entry.methods.get(method) ?? [],
-      ...handlers,
-    ]);
+    const known = (isDynamic ? this.#dynamic : this.#static).get(key);
+    const { methods } = known ?? { methods: new Map() };
+    methods.set(method, [...methods.get(method) ?? [], ...handlers]);
+    if (!isDynamic) this.#static.set(key, { pattern, methods });
+    else if (!known) {
+      const url = new URLPattern({ pathname: pattern });
+      this.#dynamic.set(key, { pattern, methods, url });
+    }
   }
 
   match(url: URL): { entry: Entry<S>; params: Record<string, string> } | null {
@@ -120,19 +111,18 @@ export class Router<S> {
     const entry = this.#static.get(trimmed(url.pathname));
     if (entry) return { entry, params };
     for (const entry of this.#dynamic.values()) {
-      const found = entry.url!.exec(url);
-      if (!found) continue;
-      for (const [name, value] of Object.entries(found.pathname.groups)) {
+      const groups = entry.url.exec(url)?.pathname.groups;
+      for (const [name, value] of Object.entries(groups ?? {})) {
         params[name] = decodeURI(value ?? "");
       }
-      return { entry, params };
+      if (groups) return { entry, params };
     }
     return null;
   }
 }
 
 function trimmed(path: string): string {
-  return path.length > 1 && path.endsWith("/") ? path.slice(0, -1) : path;
+  return path.replace(/(.)\/$/, "$1");
 }
 
 const snapshots = new WeakMap<object, Snapshot>();
@@ -143,143 +133,105 @@ export function setSnapshot<S>(app: App<S>, snapshot: Snapshot): void {
   app.config.root = snapshot.root;
 }
 
-const NO_INFO = {
-  remoteAddr: { transport: "tcp", hostname: "localhost", port: 1234 },
-  completed: Promise.resolve(),
-} as Deno.ServeHandlerInfo;
-
 /** Middlewares and routes in the order they are added. */
 export class App<S> {
   readonly config: Config;
   readonly #commands: ((router: Router<S>) => void)[] = [];
 
   constructor(config: Partial<Omit<Config, "root">> = {}) {
-    if (config.basePath) throw new Error("Unsupported option: basePath");
+    if (config.basePath) throw new Error("Unsupported: basePath");
     this.config = { root: ".", basePath: "", mode: "production", ...config };
   }
 
-  use(...middlewares: (string | Middleware<S>)[]): this {
-    const [first] = middlewares;
-    const path = typeof first === "string" ? first : "*";
-    const given = typeof first === "string"
-      ? middlewares.slice(1)
-      : middlewares;
-    return this.#then(({ root }) => {
-      root.at(path).middlewares.push(...given as Middleware<S>[]);
-    });
-  }
-
-  get(path: string, ...handlers: Middleware<S>[]): this {
-    return this.#handle("GET", path, handlers);
-  }
-  post(path: string, ...handlers: Middleware<S>[]): this {
-    return this.#handle("POST", path, handlers);
-  }
-  put(path: string, ...handlers: Middleware<S>[]): this {
-    return this.#handle("PUT", path, handlers);
-  }
-  patch(path: string, ...handlers: Middleware<S>[]): this {
-    return this.#handle("PATCH", path, handlers);
-  }
-  delete(path: string, ...handlers: Middleware<S>[]): this {
-    return this.#handle("DELETE", path, handlers);
-  }
-  head(path: string, ...handlers: Middleware<S>[]): this {
-    return this.#handle("HEAD", path, handlers);
-  }
-  all(path: string, ...handlers: Middleware<S>[]): this {
-    return this.#handle("ALL", path, handlers);
-  }
-
-  appWrapper(component: RouteComponent<unknown, S>): this {
-    return this.#then(({ root }) => void (root.app = component));
-  }
-  layout(path: string, component: RouteComponent<unknown, S>): this {
+  use(...[first, ...rest]: (string | Middleware<S>)[]): this {
+    const [path, given] = typeof first === "string"
+      ? [first, rest]
+      : ["*", [first, ...rest]];
     return this.#then(({ root }) =>
-      void (root.at(path).layout = { component })
+      root.at(path).middlewares.push(...given as Middleware<S>[])
     );
   }
+
+  readonly get = this.#adder("GET");
+  readonly post = this.#adder("POST");
+  readonly put = this.#adder("PUT");
+  readonly patch = this.#adder("PATCH");
+  readonly delete = this.#adder("DELETE");
+  readonly head = this.#adder("HEAD");
+  readonly all = this.#adder("ALL");
+
+  appWrapper(component: RouteComponent<unknown, S>): this {
+    return this.#then(({ root }) => root.app = component);
+  }
+  layout(path: string, component: RouteComponent<unknown, S>): this {
+    return this.#then(({ root }) => root.at(path).layout = { component });
+  }
   notFound(middleware: Middleware<S>): this {
-    return this.#then(({ root }) => void (root.notFound = middleware));
+    return this.#then(({ root }) => root.notFound = middleware);
   }
   onError(path: string, middleware: Middleware<S>): this {
-    return this.#then(({ root }) => {
-      root.at(path).onError = async (ctx) => await middleware(ctx);
-    });
+    return this.#then(({ root }) =>
+      root.at(path).onError = async (ctx) => await middleware(ctx)
+    );
   }
 
   /** The files of `routes/`, once there is a build. */
   fsRoutes(pattern = "*"): this {
     if (pattern !== "*") throw new Error("Unsupported: fsRoutes(pattern)");
-    return this.#then((router) => {
-      const snapshot = snapshots.get(this);
-      if (snapshot) applyFiles(router, snapshot.routes);
-    });
+    return this.#then((router) =>
+      applyFiles(router, snapshots.get(this)?.routes ?? [])
+    );
   }
 
   mountApp(): never {
     throw new Error("Unsupported: mountApp()");
   }
-  route(): never {
-    throw new Error("Unsupported: route()");
-  }
 
   /** Answers requests. */
-  handler(): (
-    req: Request,
-    info?: Deno.ServeHandlerInfo,
-  ) => Promise<Response> {
+  handler(): (req: Request, info?: Deno.ServeHandlerInfo) => Promise<Response> {
     const router = new Router<S>();
     for (const command of this.#commands) command(router);
     const outer = router.root.chain();
-    return async (req, info = NO_INFO) => {
+    return async (req, info) => {
       const url = new URL(req.url);
       url.pathname = url.pathname.replace(/\/+/g, "/");
       let match: ReturnType<Router<S>["match"]> = null;
-      let refusal = new HttpError(404, "Not Found");
       try {
         match = router.match(url);
       } catch {
         // Escapes that are no UTF-8 name nothing; upstream's match() throws.
       }
+      const { method } = req;
       const methods = match?.entry.methods;
-      const method = req.method as Method;
-      const handlers = methods?.get(method) ??
-        (method === "HEAD" ? methods?.get("GET") : undefined) ??
-        methods?.get("ALL");
-      if (methods && !handlers) {
-        refusal = new HttpError(405, "Method Not Allowed");
-      }
-      const isOptions = req.method === "OPTIONS" && methods && !handlers;
-      const allow = [...methods?.keys() ?? []].join(", ");
+      const handlers = methods?.get(method) ?? methods?.get("ALL") ??
+        (method === "HEAD" ? methods?.get("GET") : undefined);
       const ctx = new Context<S>({
         req,
         url,
-        info,
-        params: match?.params ?? Object.create(null),
+        info: info ?? NO_INFO,
+        params: match?.params ?? {},
         route: match?.entry.pattern ?? null,
         config: this.config,
         snapshot: snapshots.get(this) ?? null,
-        next: () =>
-          isOptions
-            ? Promise.resolve(
-              new Response(null, { status: 204, headers: { allow } }),
-            )
-            : Promise.reject(refusal),
+        // deno-lint-ignore require-await
+        next: async () => {
+          if (!methods || handlers) throw new HttpError(404, "Not Found");
+          if (method !== "OPTIONS") {
+            throw new HttpError(405, "Method Not Allowed");
+          }
+          const allow = [...methods.keys()].join(", ");
+          return new Response(null, { status: 204, headers: { allow } });
+        },
       });
       try {
         const response = await run(handlers ?? outer, ctx);
-        if (!(response instanceof Response)) {
-          throw new Error(
-            `Expected a "Response" instance to be returned, but got: ${response}`,
-          );
-        }
         return method === "HEAD" ? new Response(null, response) : response;
       } catch (error) {
-        if (!(error instanceof HttpError)) {
-          return new Response("Internal server error", { status: 500 });
+        if (error instanceof HttpError && error.status < 500) {
+          return new Response(error.message, { status: error.status });
         }
-        return new Response(error.message, { status: error.status });
+        console.error(error);
+        return new Response("Internal server error", { status: 500 });
       }
     };
   }
@@ -290,18 +242,24 @@ export class App<S> {
     Deno.serve({ port: 8000, ...options }, this.handler());
   }
 
-  #then(command: (router: Router<S>) => void): this {
+  #then(command: (router: Router<S>) => unknown): this {
     this.#commands.push(command);
     return this;
   }
 
-  #handle(method: Method | "ALL", path: string, handlers: Middleware<S>[]) {
-    return this.#then((router) => {
-      const inherited = router.root.at(path).chain();
-      router.add(method, path, [...inherited, ...handlers]);
-    });
+  #adder(method: Method | "ALL") {
+    return (path: string, ...handlers: Middleware<S>[]): this =>
+      this.#then((router) => {
+        const inherited = router.root.at(path).chain();
+        router.add(method, path, [...inherited, ...handlers]);
+      });
   }
 }
+
+const NO_INFO: Deno.ServeHandlerInfo = {
+  remoteAddr: { transport: "tcp", hostname: "localhost", port: 1234 },
+  completed: Promise.resolve(),
+};
 
 /** Runs middlewares one inside the other. */
 async function run<S>(
@@ -310,11 +268,15 @@ async function run<S>(
 ): Promise<Response> {
   const last = ctx.next;
   const at = async (i: number): Promise<Response> => {
-    ctx.next = i + 1 < middlewares.length ? () => at(i + 1) : last;
+    if (i === middlewares.length) return await last();
+    const before = ctx.next;
+    ctx.next = () => at(i + 1);
     try {
-      return await middlewares[i](ctx);
+      const response = await middlewares[i](ctx);
+      if (response instanceof Response) return response;
+      throw new Error(`Expected a "Response", but got: ${response}`);
     } finally {
-      ctx.next = i < middlewares.length ? () => at(i) : last;
+      ctx.next = before;
     }
   };
   return await at(0);

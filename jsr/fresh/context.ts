@@ -4,13 +4,9 @@
  * @module
  */
 import { type ComponentChildren, isValidElement, type VNode } from "preact";
-import { HttpError } from "./runtime.ts";
 import { renderTree } from "./render.ts";
 import type { Snapshot } from "./snapshot.ts";
 
-export { HttpError };
-
-/** Configuration of an app, resolved. */
 export interface Config {
   root: string;
   basePath: string;
@@ -31,7 +27,7 @@ export interface PageResponse<D> {
 /** Hands data from a handler to its route's component. */
 export function page<D = undefined>(
   data?: D,
-  init: { status?: number; headers?: HeadersInit } = {},
+  init: Omit<PageResponse<D>, "data"> = {},
 ): PageResponse<D> {
   return { data: data as D, ...init };
 }
@@ -40,28 +36,26 @@ export type HandlerFn<D, S> = (
   ctx: Context<S>,
 ) => Response | PageResponse<D> | Promise<Response | PageResponse<D>>;
 
-export type HandlerByMethod<D, S> = { [M in Method]?: HandlerFn<D, S> };
+export type RouteHandler<D, S> =
+  | HandlerFn<D, S>
+  | { [M in Method]?: HandlerFn<D, S> };
 
-export type RouteHandler<D, S> = HandlerFn<D, S> | HandlerByMethod<D, S>;
-
-/** Options that a route or layout exports as `config`. */
+/** What a route or layout exports as `config`. */
 export interface RouteConfig {
   skipInheritedLayouts?: boolean;
   skipAppWrapper?: boolean;
 }
 
 /** Props of the components of routes, layouts and the app. */
-export interface PageProps<D = unknown, S = unknown> {
+export interface PageProps<D = unknown, S = unknown> extends
+  Readonly<
+    Pick<
+      Context<S>,
+      | ("params" | "url" | "req" | "state" | "error" | "route" | "config")
+      | ("info" | "isPartial")
+    >
+  > {
   readonly data: D;
-  readonly params: Record<string, string>;
-  readonly url: URL;
-  readonly req: Request;
-  readonly state: S;
-  readonly error: unknown;
-  readonly route: string | null;
-  readonly config: Config;
-  readonly info: Deno.ServeHandlerInfo;
-  readonly isPartial: boolean;
   readonly Component: () => ComponentChildren;
 }
 
@@ -69,7 +63,6 @@ export type RouteComponent<D, S> = (
   props: PageProps<D, S>,
 ) => ComponentChildren | Response | Promise<ComponentChildren | Response>;
 
-/** A layout with its options. */
 export interface Layout<S> {
   component: RouteComponent<unknown, S>;
   config?: RouteConfig;
@@ -85,64 +78,41 @@ export interface Define<S> {
   handlers<H extends RouteHandler<unknown, S>>(handlers: H): H;
   page<H = never>(
     component: RouteComponent<[H] extends [never] ? undefined : DataOf<H>, S>,
-  ): RouteComponent<[H] extends [never] ? undefined : DataOf<H>, S>;
-  layout(component: RouteComponent<unknown, S>): RouteComponent<unknown, S>;
+  ): typeof component;
+  layout(component: RouteComponent<unknown, S>): typeof component;
   middleware<M extends Middleware<S> | Middleware<S>[]>(middleware: M): M;
 }
 
 /** Makes the helpers for an app whose state is of type `S`. */
 export function createDefine<S>(): Define<S> {
-  return {
-    handlers: (handlers) => handlers,
-    page: (component) => component,
-    layout: (component) => component,
-    middleware: (middleware) => middleware,
-  };
+  const same = <T>(value: T) => value;
+  return { handlers: same, page: same, layout: same, middleware: same };
 }
 
-/** What a request is answered from. */
+/** A request, and what it is answered with. */
 export class Context<S> {
-  readonly req: Request;
-  readonly url: URL;
-  readonly info: Deno.ServeHandlerInfo;
-  readonly params: Record<string, string>;
-  readonly route: string | null;
-  readonly config: Config;
+  declare readonly req: Request;
+  declare readonly url: URL;
+  declare readonly info: Deno.ServeHandlerInfo;
+  declare readonly params: Record<string, string>;
+  declare readonly route: string | null;
+  declare readonly config: Config;
+  declare next: () => Promise<Response>;
+  /** @ignore */
+  declare readonly snapshot: Snapshot | null;
   readonly state: S = {} as S;
   /** What was thrown, in error routes. */
   error: unknown = null;
   readonly isPartial = false;
-  next: () => Promise<Response>;
-  /** @ignore Component around all pages, and layouts from the outside in. */
+  /** @ignore What is around a page; layouts from the outside in. */
   tree: { app: RouteComponent<unknown, S> | null; layouts: Layout<S>[] } = {
     app: null,
     layouts: [],
   };
-  /** @ignore Result of the build, if there was one. */
-  readonly snapshot: Snapshot | null;
 
   /** @ignore */
-  constructor(
-    init: Pick<
-      Context<S>,
-      | "req"
-      | "url"
-      | "info"
-      | "params"
-      | "route"
-      | "config"
-      | "next"
-      | "snapshot"
-    >,
-  ) {
-    this.req = init.req;
-    this.url = init.url;
-    this.info = init.info;
-    this.params = init.params;
-    this.route = init.route;
-    this.config = init.config;
-    this.next = init.next;
-    this.snapshot = init.snapshot;
+  constructor(init: Partial<Context<S>>) {
+    Object.assign(this, init);
   }
 
   /** Sends the browser elsewhere; never to another host by `//`. */
@@ -155,10 +125,7 @@ export class Context<S> {
   }
 
   /** Renders inside layouts and app. */
-  async render(
-    vnode: VNode | null,
-    init: ResponseInit = {},
-  ): Promise<Response> {
+  async render(vnode: VNode | null, init?: ResponseInit): Promise<Response> {
     if (vnode !== null && !isValidElement(vnode)) {
       throw new Error("Non-JSX element passed to: ctx.render()");
     }

@@ -7,23 +7,11 @@
  */
 export { App, type ListenOptions } from "./app.ts";
 export {
-  type Config,
   Context,
   type Context as FreshContext,
   createDefine,
-  type Define,
-  HttpError,
   page,
-  type PageProps,
-  type PageResponse,
 } from "./context.ts";
-export type {
-  HandlerByMethod,
-  HandlerFn,
-  Method,
-  Middleware,
-  RouteComponent,
-  RouteConfig,
-  RouteHandler,
-} from "./context.ts";
+export type * from "./context.ts";
+export { HttpError } from "./runtime.ts";
 export { staticFiles } from "./static_files.ts";

@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import process from "node:process";
 import {
   assert,
   assertEquals,
@@ -399,14 +400,15 @@ Deno.test("the list of 300 runs takes under 100 ms", async () => {
     for (let i = 0; i < 5; i++) {
       // Past what is kept for current: folders are looked at again.
       await new Promise((resolve) => setTimeout(resolve, 600));
-      const start = performance.now();
+      // Of the processor, as others may be using it, too.
+      const start = process.cpuUsage();
       const html = await (await get("/runs")).text();
-      times.push(performance.now() - start);
+      const { user, system } = process.cpuUsage(start);
+      times.push((user + system) / 1000);
       assertStringIncludes(html, "train-299");
     }
-    const best = Math.min(...times);
     console.log(`List of 300 runs: ${times.map((t) => t.toFixed(0))} ms`);
-    assertLess(best, 100);
+    assertLess(times.toSorted((a, b) => a - b)[2], 100);
   } finally {
     await Deno.remove(many, { recursive: true });
   }
