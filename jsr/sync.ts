@@ -13,6 +13,9 @@
 export const JSR_IMPORTS: Readonly<Record<string, string>> = {
   "@std/assert": "jsr:@std/assert@^1.0.0",
   "@std/cli/parse-args": "jsr:@std/cli@^1.0.0/parse-args",
+  "fresh": "jsr:@fresh/core@^2.3.0",
+  "fresh/dev": "jsr:@fresh/core@^2.3.0/dev",
+  "fresh/runtime": "jsr:@fresh/core@^2.3.0/runtime",
 };
 
 /**

@@ -201,6 +201,8 @@ function story(
     `${out}/invert-from-noise/figure.png`,
     `${out}/interpolate/figure.png`,
     `${out}/run.json`,
+    "",
+    "deno task web shows all of it, and inverts your own picture in the browser",
   ];
 }
 

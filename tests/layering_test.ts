@@ -12,6 +12,7 @@ const ALLOWED: Record<string, readonly string[]> = {
   datasets: ["core"],
   robust: ["core", "models", "onnx", "datasets"],
   scripts: ["."],
+  web: [".", "core", "models", "onnx", "datasets", "robust", "scripts"],
   bench: [".", "core", "models", "onnx", "datasets", "robust", "scripts"],
 };
 

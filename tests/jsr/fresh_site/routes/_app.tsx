@@ -1,0 +1,19 @@
+import type { PageProps } from "fresh";
+
+export default function App({ Component, url }: PageProps) {
+  return (
+    <html>
+      <head>
+        <title>app</title>
+        <meta name="path" content={url.pathname} />
+      </head>
+      <body>
+        <nav>
+          <a href="/nested">nested</a>
+          <a href="/">home</a>
+        </nav>
+        <Component />
+      </body>
+    </html>
+  );
+}

@@ -1,0 +1,1 @@
+export default () => <p>a test</p>;

@@ -1,0 +1,45 @@
+import { page } from "fresh";
+import { Head } from "fresh/runtime";
+import { Empty } from "../../components/Empty.tsx";
+import { ResultCards } from "../../components/ResultCards.tsx";
+import { time } from "../../format.ts";
+import { resultsOf } from "../../pages.ts";
+import { define } from "../../utils.ts";
+
+export const handler = define.handlers({
+  GET: async ({ state }) => page(await resultsOf(state.library)),
+});
+
+export default define.page<typeof handler>(
+  ({ data: { entries, quick, created, isGallery, error } }) => (
+    <>
+      <Head>
+        <title>Experiments · robust-reps</title>
+      </Head>
+      <h1>Experiments</h1>
+      <p class="lead">
+        One page for each figure and table of the paper: what it claims, what
+        came out here, and the command that makes it again.
+      </p>
+      {error && <p class="notice bad" role="alert">{error}</p>}
+      {entries.length > 0
+        ? (
+          <>
+            <p class="muted">
+              {isGallery
+                ? "The reference gallery that comes with the project. "
+                : "Your own results. "}
+              {quick && "Made with fewer pictures and steps (--quick). "}
+              {created && `Made on ${time(created)} UTC.`}
+            </p>
+            <ResultCards entries={entries} level={2} />
+          </>
+        )
+        : !error && (
+          <Empty title="No results yet" command="deno task reproduce --quick">
+            <p>This makes every figure and table with few pictures:</p>
+          </Empty>
+        )}
+    </>
+  ),
+);

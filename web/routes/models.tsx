@@ -1,0 +1,234 @@
+import type { JsonObject } from "../../models/mod.ts";
+import { page } from "fresh";
+import { Head } from "fresh/runtime";
+import { Empty } from "../components/Empty.tsx";
+import { IntervalBar } from "../components/NumbersTable.tsx";
+import { bytes, percent, shareInterval, short, time } from "../format.ts";
+import { GRAPHS } from "../graphs.ts";
+import type { SiteModel } from "../library.ts";
+import { modelFile, runPage } from "../link.ts";
+import { define } from "../utils.ts";
+
+export const handler = define.handlers({
+  GET: async ({ state }) => page(await state.library.models()),
+});
+
+export default define.page<typeof handler>(({ data: models }) => (
+  <>
+    <Head>
+      <title>Models · robust-reps</title>
+    </Head>
+    <h1>Models</h1>
+    <p class="lead">
+      The networks behind the results: how accurate they are, on clean and on
+      attacked pictures, where they come from, and their files.
+    </p>
+    {models.length === 0
+      ? (
+        <Empty title="No models yet" command="deno task demo">
+          <p>The demo trains a standard and a robust one:</p>
+        </Empty>
+      )
+      : models.map((model) => <ModelCard key={model.key} model={model} />)}
+  </>
+));
+
+function ModelCard({ model }: { readonly model: SiteModel }) {
+  const { key, card, error, size, run } = model;
+  if (!card) {
+    return (
+      <section class="model" aria-labelledby={`m-${key}`}>
+        <h2 id={`m-${key}`}>{key}</h2>
+        <p class="notice bad">{error}</p>
+      </section>
+    );
+  }
+  const { attack, accuracies: { clean, adversarial = [], images } } = card;
+  const interval = (share: number) =>
+    images ? { mean: share, ...shareInterval(share, images) } : null;
+  const rows = [
+    ...(clean === undefined ? [] : [{ name: "clean", share: clean }]),
+    ...adversarial.map(({ epsilon, steps, restarts, accuracy }) => ({
+      name: `PGD-${steps}${restarts > 1 ? ` x ${restarts}` : ""}, ` +
+        `${attack?.norm ?? "l2"} ε ${short(epsilon)}`,
+      share: accuracy,
+    })),
+  ];
+  const { sanity, ...extra } = card.extra ?? {};
+  return (
+    <section class="model" aria-labelledby={`m-${key}`}>
+      <header>
+        <h2 id={`m-${key}`}>{key}</h2>
+        <span class={`tag ${attack ? "robust" : "standard"}`}>
+          {attack
+            ? `robust, ${attack.norm} ε ${short(attack.epsilon)}`
+            : "standard"}
+        </span>
+      </header>
+      <div class="model-columns">
+        <div>
+          <h3>Accuracy</h3>
+          {rows.length === 0
+            ? (
+              <p class="muted">
+                Not measured yet: <code>deno task evaluate --model …</code>
+              </p>
+            )
+            : (
+              <div
+                class="scroll"
+                tabIndex={0}
+                role="region"
+                aria-label={`Accuracy of ${key}`}
+              >
+                <table class="numbers">
+                  <caption>
+                    {images
+                      ? `On ${
+                        images.toLocaleString("en")
+                      } test images, 95% intervals`
+                      : "On test images"}
+                  </caption>
+                  <tbody>
+                    {rows.map(({ name, share }) => {
+                      const value = interval(share);
+                      return (
+                        <tr key={name}>
+                          <th scope="row">{name}</th>
+                          <td class="num strong">{percent(share)}</td>
+                          <td>
+                            {value && (
+                              <IntervalBar value={value} unit="fraction" />
+                            )}
+                          </td>
+                        </tr>
+                      );
+                    })}
+                  </tbody>
+                </table>
+              </div>
+            )}
+          {sanity !== undefined && (
+            <>
+              <h3>Sanity checks</h3>
+              <Sanity value={sanity} />
+            </>
+          )}
+        </div>
+        <div>
+          <h3>Provenance</h3>
+          <dl class="facts">
+            <dt>Network</dt>
+            <dd>{card.architecture}, width {card.width}, {card.form} form</dd>
+            <dt>Data</dt>
+            <dd>
+              {card.dataset}, {card.imageSize} x {card.imageSize},{" "}
+              {card.classes.length} classes
+            </dd>
+            <dt>Training</dt>
+            <dd>
+              {card.epoch} {card.epoch === 1 ? "epoch" : "epochs"}, seed{" "}
+              {card.seed}
+              {attack &&
+                `, attack of ${attack.steps} ${
+                  attack.steps === 1 ? "step" : "steps"
+                } of ${short(attack.stepSize)}`}
+            </dd>
+            {card.created && (
+              <>
+                <dt>Made</dt>
+                <dd>{time(card.created)} UTC</dd>
+              </>
+            )}
+            {run && (
+              <>
+                <dt>Run</dt>
+                <dd>
+                  <a href={runPage(run)}>{run}</a>
+                </dd>
+              </>
+            )}
+            {card.weightsSha256 && (
+              <>
+                <dt>Weights</dt>
+                <dd>
+                  SHA-256 <code>{card.weightsSha256.slice(0, 16)}…</code>
+                </dd>
+              </>
+            )}
+            {Object.entries(extra).filter(([, value]) =>
+              ["string", "number", "boolean"].includes(typeof value)
+            ).map(([name, value]) => (
+              <>
+                <dt>{name}</dt>
+                <dd>{String(value)}</dd>
+              </>
+            ))}
+          </dl>
+          {card.command && (
+            <pre
+              tabIndex={0}
+              aria-label="Training command"
+            ><code>{card.command}</code></pre>
+          )}
+        </div>
+      </div>
+      <h3>Files</h3>
+      <p class="links">
+        <a href={modelFile(key, "model.safetensors")} download>
+          Weights ({bytes(size)})
+        </a>
+        {Object.entries(GRAPHS).map(([file, what]) => (
+          <a key={file} href={modelFile(key, file)} download>
+            ONNX: {what}
+          </a>
+        ))}
+        <a href={`/playground?model=${encodeURIComponent(key)}`}>
+          Try it in the playground
+        </a>
+      </p>
+    </section>
+  );
+}
+
+/** A list of checks with their outcomes, in whatever form they are stored. */
+function Sanity({ value }: { readonly value: JsonObject[string] }) {
+  const checks: { name: string; passed: boolean | null; note: string }[] = [];
+  const add = (name: string, check: unknown) => {
+    const { passed, pass, note, detail, message } =
+      (typeof check === "object" && check
+        ? check
+        : { passed: check }) as Record<
+          string,
+          unknown
+        >;
+    const result = passed ?? pass;
+    checks.push({
+      name,
+      passed: typeof result === "boolean" ? result : null,
+      note: String(note ?? detail ?? message ?? ""),
+    });
+  };
+  if (Array.isArray(value)) {
+    for (const check of value) {
+      const { name, check: other } = (check ?? {}) as Record<string, unknown>;
+      add(String(name ?? other ?? ""), check);
+    }
+  } else if (typeof value === "object" && value) {
+    for (const [name, check] of Object.entries(value)) add(name, check);
+  }
+  return (
+    <ul class="checks">
+      {checks.map(({ name, passed, note }) => (
+        <li key={name} class={passed === false ? "bad" : "good"}>
+          <span aria-hidden="true">{passed === false ? "✗" : "✓"}</span>
+          <span class="visually-hidden">
+            {passed === false ? "Failed:" : "Passed:"}
+          </span>{" "}
+          {name}
+          {note && <span class="muted">{note}</span>}
+        </li>
+      ))}
+    </ul>
+  );
+}
