@@ -545,7 +545,7 @@ async function optimizeBatch(
       start: batch.start,
       images: rows(images, 0, batch.count),
       losses: rows(losses, 0, batch.count),
-    });
+    }) === true;
     if (keep === "best" || step === steps) consider(images, losses);
     signal?.throwIfAborted();
     if (isDone) reached = step;
