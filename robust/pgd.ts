@@ -83,7 +83,7 @@ export interface OptimizeOptions extends PgdSettings {
    * number, the first image's index, the images and their losses. If it
    * returns true, these images take no more steps.
    */
-  readonly onStep?: (step: PgdStep) => boolean | void;
+  readonly onStep?: (step: PgdStep) => unknown;
   /** Stops the loop: the promise rejects with its reason. */
   readonly signal?: AbortSignal;
 }
