@@ -275,19 +275,22 @@ export function balancedSubset(
 }
 
 /**
- * Some images of a split, taken from the classes in turn, as a split of its
- * own: those that opening with this limit keeps.
+ * Some images of a split as a split of its own.
  *
  * @param split An open split; it may be closed afterwards
- * @param limit Number of images to keep
- * @throws {RangeError} If the limit is not an integer > 0 or the split is closed
+ * @param indices Which images, each 0 <= index < size
+ * @throws {RangeError} If an index is out of range or the split is closed
  */
-export function balancedSplit(split: Split, limit: number): Split {
+export function selectImages(
+  split: Split,
+  indices: ArrayLike<number>,
+): Split {
   const { name, imageShape, source } = split;
-  const kept = balancedSubset(split.labels, limit);
+  checkIndices(indices, split.size);
+  const kept = Array.from(indices);
   const labels = Uint32Array.from(kept, (i) => split.labels[i]);
   if (source.kind === "files") {
-    const paths = Array.from(kept, (i) => source.paths[i]);
+    const paths = kept.map((i) => source.paths[i]);
     return makeSplit({
       name,
       imageShape,
@@ -309,6 +312,18 @@ export function balancedSplit(split: Split, limit: number): Split {
     labels,
     source: { kind: "packed", pixels },
   });
+}
+
+/**
+ * Images of a split taken from the classes in turn, as a split of its own:
+ * those that opening with this limit keeps.
+ *
+ * @param split An open split; it may be closed afterwards
+ * @param limit Number of images to keep
+ * @throws {RangeError} If the limit is not an integer > 0 or the split is closed
+ */
+export function balancedSplit(split: Split, limit: number): Split {
+  return selectImages(split, balancedSubset(split.labels, limit));
 }
 
 /** @throws {RangeError} If the limit is given but not an integer > 0 */

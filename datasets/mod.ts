@@ -34,6 +34,7 @@ export {
   type OpenOptions,
   type Progress,
   type Rgb,
+  selectImages,
   type Source,
   type Split,
   type SplitName,

@@ -34,7 +34,6 @@ import {
   type Architecture,
   ARCHITECTURES,
   AUGMENTATIONS,
-  balancedSplit,
   type Card,
   CARD_SCHEMA_VERSION,
   type CardAttack,
@@ -53,9 +52,11 @@ import {
   MODEL_FILE,
   type Network,
   type Provider,
+  Random,
   readCheckpoint,
   type Run,
   type SavedTraining,
+  selectImages,
   type Split,
   type SplitName,
   stateParameters,
@@ -690,11 +691,13 @@ async function trainInto(
     warned.add(message);
   };
   const test = (dataset.splits as Partial<Dataset["splits"]>).test;
-  // As many training images as test images, without augmentation.
+  // As many training images as test images. At random, not from the classes in
+  // turn: their accuracy is compared with that of the batches.
   const sample = test &&
-    balancedSplit(
+    selectImages(
       dataset.splits.train,
-      Math.min(flags.evalImages, test.size),
+      new Random(0).permutation(dataset.splits.train.size)
+        .subarray(0, Math.min(flags.evalImages, test.size)),
     );
   const onEpoch = async (
     network: Network,

@@ -3,6 +3,7 @@ import {
   assertEquals,
   assertNotEquals,
   assertRejects,
+  assertThrows,
 } from "@std/assert";
 import { Random } from "../../core/mod.ts";
 import {
@@ -15,6 +16,7 @@ import {
   balancedSplit,
   balancedSubset,
   makeSplit,
+  selectImages,
 } from "../../datasets/dataset.ts";
 import {
   type Batch,
@@ -178,6 +180,9 @@ Deno.test("balancedSplit() keeps what opening with a limit keeps", async () => {
   const { source, labels } = balancedSplit(files, 2);
   assertEquals([...labels], [0, 1]);
   assert(source.kind === "files" && source.paths[1] === "d");
+  const chosen = selectImages(some, [4, 4, 0]);
+  assertEquals(await chosen.load([0, 1, 2]), await some.load([4, 4, 0]));
+  assertThrows(() => selectImages(some, [25]), RangeError, "load image 25");
 });
 
 Deno.test("batches() ends its workers when left early or stopped", async () => {
