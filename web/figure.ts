@@ -38,7 +38,10 @@ export interface FigureData {
 }
 
 /** Rows as the paper orders them; others follow as they come. */
-const ORDER = ["source", "target", "seed", "pixel", "standard", "robust"];
+const ORDER = [
+  ...["source", "picture", "target", "start", "seed", "pixel"],
+  ...["untrained", "standard", "robust"],
+];
 
 /**
  * The figures of a run: one, or one per parameter.
@@ -110,10 +113,18 @@ function build(
       label,
       cells: Array.from(cells, ([column, frames]) => ({
         column,
-        frames: frames.toSorted((a, b) => (a.value ?? 0) - (b.value ?? 0)),
+        frames: ofValues(frames),
       })),
     })).sort((a, b) => rank(a.label) - rank(b.label)),
   };
+}
+
+/** By value; what came out in the end is among them. */
+function ofValues(frames: readonly Frame[]): Frame[] {
+  const varied = frames.filter(({ value }) => value !== null);
+  return varied.length === 0
+    ? frames.slice(0, 1)
+    : varied.sort((a, b) => a.value! - b.value!);
 }
 
 /** The frame to show at a value: the last one not beyond it. */

@@ -52,7 +52,10 @@ export default function Figure(
   const isStrip = columns.length === 1 && values.length > 1;
 
   return (
-    <div class={`figure${zoom.value ? " zoomed" : ""}`}>
+    <div
+      class={`figure${zoom.value ? " zoomed" : ""}`}
+      style={{ "--columns": columns.length }}
+    >
       <div class="figure-tools">
         {parameter && values.length > 1 && (
           <label class="slider">
