@@ -40,7 +40,7 @@ export interface FigureData {
 /** Rows as the paper orders them; others follow as they come. */
 const ORDER = [
   ...["source", "picture", "target", "start", "seed", "pixel"],
-  ...["untrained", "standard", "robust"],
+  ...["untrained", "vgg", "standard", "robust"],
 ];
 
 /**
@@ -51,7 +51,7 @@ const ORDER = [
 export function figuresOf({ files }: Pick<Run, "files">): FigureData[] {
   const tiles = files.filter(({ kind }) => kind === "tile").map((file) => ({
     file,
-    place: file.tile ?? placeOf(file),
+    place: withColumn(file.tile ?? placeOf(file)),
   }));
   const names = new Set(
     tiles.flatMap(({ place }) => place.parameter?.name ?? []),
@@ -65,6 +65,15 @@ export function figuresOf({ files }: Pick<Run, "files">): FigureData[] {
       ...(i === 0 ? still : []),
       ...tiles.filter(({ place }) => place.parameter?.name === name),
     ], name));
+}
+
+/** Rows such as "robust, dog to cat" are networks, and columns pictures. */
+function withColumn(place: PlacedFile["place"]): PlacedFile["place"] {
+  const { row, column } = place;
+  const match = /^(robust|standard|untrained|vgg|pixel space), (.+)$/.exec(row);
+  return match && column === ""
+    ? { ...place, row: match[1], column: match[2] }
+    : place;
 }
 
 interface PlacedFile {

@@ -7,7 +7,7 @@ function text(value: number, unit: Unit): string {
   return unit === "fraction" ? percent(value) : short(value);
 }
 
-const ROLES = ["robust", "standard", "untrained"] as const;
+const ROLES = ["robust", "standard", "vgg", "untrained", "pixel space"];
 
 /** Numbers of one measure, by network. */
 interface Measure {
@@ -20,9 +20,8 @@ interface Measure {
 function measuresOf(numbers: readonly ResultNumber[]): Measure[] | null {
   const measures = new Map<string, Measure>();
   for (const number of numbers) {
-    const match = /^(.+), (robust|standard|untrained)$/.exec(number.label);
-    if (!match) return null;
-    const [, name, role] = match;
+    const [, name, role] = /^(.+), ([^,]+)$/.exec(number.label) ?? [];
+    if (!ROLES.includes(role)) return null;
     const { by = {} } = measures.get(name) ?? {};
     if (by[role]) return null;
     measures.set(name, {
