@@ -123,11 +123,11 @@ async function alive(engine: Engine, fields: Partial<Task>) {
   throw new Error("All features are dead");
 }
 
-Deno.test("Engine raises a feature, from noise, grey or in a picture", async () => {
+Deno.test("Engine raises a feature, from noise, another picture, or in one", async () => {
   for (
     const fields of [
       { mode: "visualize", start: "noise" },
-      { mode: "visualize", start: "grey" },
+      { mode: "visualize", start: "picture" },
       { mode: "add" },
     ] as const
   ) {
