@@ -49,10 +49,12 @@ const ORDER = [
  * @param run Its tiles without a place are put where their labels say
  */
 export function figuresOf({ files }: Pick<Run, "files">): FigureData[] {
-  const tiles = files.filter(({ kind }) => kind === "tile").map((file) => ({
-    file,
-    place: withColumn(file.tile ?? placeOf(file)),
-  }));
+  const tiles = withColumns(
+    files.filter(({ kind }) => kind === "tile").map((file) => ({
+      file,
+      place: file.tile ?? placeOf(file),
+    })),
+  );
   const names = new Set(
     tiles.flatMap(({ place }) => place.parameter?.name ?? []),
   );
@@ -67,18 +69,26 @@ export function figuresOf({ files }: Pick<Run, "files">): FigureData[] {
     ], name));
 }
 
-/** Rows such as "robust, dog to cat" are networks, and columns pictures. */
-function withColumn(place: PlacedFile["place"]): PlacedFile["place"] {
-  const { row, column } = place;
-  const match = /^(robust|standard|untrained|vgg|pixel space), (.+)$/.exec(row);
-  return match && column === ""
-    ? { ...place, row: match[1], column: match[2] }
-    : place;
-}
-
 interface PlacedFile {
   readonly file: RunFile;
   readonly place: NonNullable<RunFile["tile"]>;
+}
+
+/**
+ * Where tiles name no column, but their rows are such as "robust, dog to cat"
+ * and "standard, dog to cat", the columns are what comes after the comma.
+ */
+function withColumns(tiles: readonly PlacedFile[]): readonly PlacedFile[] {
+  const split = (row: string) => /^([^,]+), (.+)$/.exec(row);
+  const open = tiles.filter(({ place }) => place.column === "");
+  const rows = new Set(open.map(({ place }) => place.row));
+  const columns = new Set(Array.from(rows, (row) => split(row)?.[2]));
+  if (columns.has(undefined) || columns.size === rows.size) return tiles;
+  return tiles.map(({ file, place }) => {
+    if (place.column !== "") return { file, place };
+    const [, row, column] = split(place.row)!;
+    return { file, place: { ...place, row, column } };
+  });
 }
 
 /** Older runs have labels such as "robust, disc.png" alone. */

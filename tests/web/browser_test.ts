@@ -356,10 +356,10 @@ Deno.test({
           assertEquals(await page.getByRole("slider").inputValue(), "0");
 
           await go("/experiments/fig-7");
-          await page.getByRole("slider").fill("0");
+          await page.getByRole("slider").fill("1");
           assertEquals(
             await page.getByRole("slider").getAttribute("aria-valuetext"),
-            "Coordinate 3",
+            "Coordinate 14",
           );
           assertEquals(problems, []);
           await page.close();

@@ -7,7 +7,8 @@ function text(value: number, unit: Unit): string {
   return unit === "fraction" ? percent(value) : short(value);
 }
 
-const ROLES = ["robust", "standard", "vgg", "untrained", "pixel space"];
+/** Networks in the order they are shown; others follow. */
+const ROLES = ["robust", "standard", "vgg", "untrained"];
 
 /** Numbers of one measure, by network. */
 interface Measure {
@@ -21,7 +22,7 @@ function measuresOf(numbers: readonly ResultNumber[]): Measure[] | null {
   const measures = new Map<string, Measure>();
   for (const number of numbers) {
     const [, name, role] = /^(.+), ([^,]+)$/.exec(number.label) ?? [];
-    if (!ROLES.includes(role)) return null;
+    if (role === undefined) return null;
     const { by = {} } = measures.get(name) ?? {};
     if (by[role]) return null;
     measures.set(name, {
@@ -56,7 +57,9 @@ function ByNetwork(
     readonly caption: string;
   },
 ) {
-  const roles = ROLES.filter((role) => measures.some(({ by }) => by[role]));
+  const found = new Set(measures.flatMap(({ by }) => Object.keys(by)));
+  const roles = [...new Set([...ROLES, ...found])]
+    .filter((role) => found.has(role));
   const counts = measures.flatMap(({ by }) =>
     Object.values(by).flatMap((number) => number?.ours?.n ?? [])
   );
