@@ -6,7 +6,7 @@
  * Addresses in it are relative, so that it works in a folder of a host, too.
  * What needs a server is left out: training is not followed live, and without
  * its headers the playground computes on one thread of WebAssembly, or on
- * WebGPU.
+ * WebGPU. Links to what is left out become text.
  *
  * @module
  */
@@ -31,6 +31,10 @@ const FLAGS = {
     required: true,
     help: "folder to write; must be empty or not there yet",
   },
+  graphs: {
+    type: "boolean",
+    help: "write networks as ONNX graphs, too: several times their weights",
+  },
   ...FOLDER_FLAGS,
 } as const satisfies FlagTable;
 
@@ -45,6 +49,16 @@ const SEEDS = [
   "/api/results/index.json",
   "/api/models/index.json",
 ];
+
+/** What only training reads. */
+const STATE = /\/training\.safetensors$/;
+
+/** Options of `writeSite()`. */
+export interface WriteOptions {
+  /** Whether networks are written as ONNX graphs, too. */
+  readonly graphs?: boolean;
+  readonly signal?: AbortSignal;
+}
 
 /** What was written. */
 export interface WrittenSite {
@@ -64,12 +78,13 @@ type Handler = (request: Request) => Promise<Response>;
 export async function writeSite(
   handler: Handler,
   out: string,
-  signal?: AbortSignal,
+  { graphs = false, signal }: WriteOptions = {},
 ): Promise<WrittenSite> {
   const pages = new Map<string, string>();
+  const written = new Set<string>();
   const seen = new Set(SEEDS);
   const queue = [...SEEDS];
-  let files = 0, size = 0;
+  let size = 0;
   const find = (addresses: Iterable<string>) => {
     for (const address of addresses) {
       const path = address.replace(/[?#].*$/s, "");
@@ -79,6 +94,7 @@ export async function writeSite(
   };
   for (let path = queue.shift(); path; path = queue.shift()) {
     signal?.throwIfAborted();
+    if (STATE.test(path) || !graphs && path.endsWith(".onnx")) continue;
     const response = await handler(new Request(`http://localhost${path}`));
     if (!response.ok || !response.body) {
       await response.body?.cancel();
@@ -97,16 +113,17 @@ export async function writeSite(
       find(scriptsIn(new TextDecoder().decode(content), folder));
     }
     await write(join(out, fileOf(path)), content);
-    files++;
+    written.add(path);
     size += content.length;
   }
-  const isPage = (path: string) => pages.has(path);
+  const kindOf = (path: string) =>
+    pages.has(path) ? "page" : written.has(path) ? "file" : null;
   for (const [path, html] of pages) {
-    const content = new TextEncoder().encode(relative(html, path, isPage));
+    const content = new TextEncoder().encode(relative(html, path, kindOf));
     await write(join(out, fileOf(path), "index.html"), content);
     size += content.length;
   }
-  return { pages: pages.size, files, size };
+  return { pages: pages.size, files: written.size, size };
 }
 
 const ADDRESS = /(\s(?:href|src)=")(\/[^"]*)"/g;
@@ -150,7 +167,7 @@ function decoded(text: string): string {
 function relative(
   html: string,
   path: string,
-  isPage: (path: string) => boolean,
+  kindOf: (path: string) => "page" | "file" | null,
 ): string {
   const depth = path.split("/").filter(Boolean).length;
   const root = depth === 0 ? "./" : "../".repeat(depth);
@@ -158,7 +175,9 @@ function relative(
   const policy = Object.entries(directives).map((pair) => pair.join(" "));
   return html.replace(ADDRESS, (_, before: string, address: string) => {
     const [, target, rest] = /^([^?#]*)(.*)$/s.exec(address)!;
-    const slash = isPage(decoded(target)) && target !== "/" ? "/" : "";
+    const kind = kindOf(decoded(target));
+    if (!kind) return "";
+    const slash = kind === "page" && target !== "/" ? "/" : "";
     return `${before}${root}${target.slice(1)}${slash}${rest}"`;
   }).replace("<html", `<html data-root="${root}"`).replace(
     "<head>",
@@ -198,7 +217,10 @@ async function main(
   const app = createApp(new Library(foldersOf(flags)));
   const arm = await createBuilder().build({ snapshot: "memory" });
   arm(app);
-  const { pages, files, size } = await writeSite(app.handler(), out, signal);
+  const { pages, files, size } = await writeSite(app.handler(), out, {
+    ...flags,
+    signal,
+  });
   note(`${pages} pages and ${files} files, ${bytes(size)}`);
   print(join(out, "index.html"));
 }

@@ -100,6 +100,14 @@ async function main(
         `Cannot listen on port ${port}: it is in use; pass another --port`,
       );
     }
+    const isHost = error instanceof Deno.errors.AddrNotAvailable ||
+      /address information/.test(String(error));
+    if (isHost) {
+      throw new UsageError(
+        `Cannot listen on "${hostname}": this machine has no such address; ` +
+          `pass another --host`,
+      );
+    }
     throw error;
   }
   // Found once now, the first page need not wait.

@@ -38,7 +38,10 @@ export interface FigureData {
 }
 
 /** Rows as the paper orders them; others follow as they come. */
-const ORDER = ["source", "target", "seed", "pixel", "standard", "robust"];
+const ORDER = [
+  ...["source", "picture", "target", "start", "seed", "pixel"],
+  ...["untrained", "vgg", "standard", "robust"],
+];
 
 /**
  * The figures of a run: one, or one per parameter.
@@ -46,10 +49,12 @@ const ORDER = ["source", "target", "seed", "pixel", "standard", "robust"];
  * @param run Its tiles without a place are put where their labels say
  */
 export function figuresOf({ files }: Pick<Run, "files">): FigureData[] {
-  const tiles = files.filter(({ kind }) => kind === "tile").map((file) => ({
-    file,
-    place: file.tile ?? placeOf(file),
-  }));
+  const tiles = withColumns(
+    files.filter(({ kind }) => kind === "tile").map((file) => ({
+      file,
+      place: file.tile ?? placeOf(file),
+    })),
+  );
   const names = new Set(
     tiles.flatMap(({ place }) => place.parameter?.name ?? []),
   );
@@ -67,6 +72,23 @@ export function figuresOf({ files }: Pick<Run, "files">): FigureData[] {
 interface PlacedFile {
   readonly file: RunFile;
   readonly place: NonNullable<RunFile["tile"]>;
+}
+
+/**
+ * Where tiles name no column, but their rows are such as "robust, dog to cat"
+ * and "standard, dog to cat", the columns are what comes after the comma.
+ */
+function withColumns(tiles: readonly PlacedFile[]): readonly PlacedFile[] {
+  const split = (row: string) => /^([^,]+), (.+)$/.exec(row);
+  const open = tiles.filter(({ place }) => place.column === "");
+  const rows = new Set(open.map(({ place }) => place.row));
+  const columns = new Set(Array.from(rows, (row) => split(row)?.[2]));
+  if (columns.has(undefined) || columns.size === rows.size) return tiles;
+  return tiles.map(({ file, place }) => {
+    if (place.column !== "") return { file, place };
+    const [, row, column] = split(place.row)!;
+    return { file, place: { ...place, row, column } };
+  });
 }
 
 /** Older runs have labels such as "robust, disc.png" alone. */
@@ -110,10 +132,18 @@ function build(
       label,
       cells: Array.from(cells, ([column, frames]) => ({
         column,
-        frames: frames.toSorted((a, b) => (a.value ?? 0) - (b.value ?? 0)),
+        frames: ofValues(frames),
       })),
     })).sort((a, b) => rank(a.label) - rank(b.label)),
   };
+}
+
+/** By value; what came out in the end is among them. */
+function ofValues(frames: readonly Frame[]): Frame[] {
+  const varied = frames.filter(({ value }) => value !== null);
+  return varied.length === 0
+    ? frames.slice(0, 1)
+    : varied.sort((a, b) => a.value! - b.value!);
 }
 
 /** The frame to show at a value: the last one not beyond it. */

@@ -13,6 +13,7 @@ const TYPES: Readonly<Record<string, string>> = {
   json: "application/json",
   jpg: "image/jpeg",
   png: "image/png",
+  svg: "image/svg+xml",
 };
 
 /** Files of a run's folder that no record lists. */
@@ -117,6 +118,13 @@ function headersOf(path: string, { name }: SendOptions): Headers {
     "cache-control": "no-cache",
     "content-type": type ?? "application/octet-stream",
   });
+  // Pictures may be opened by themselves; their scripts must not run.
+  if (type === TYPES.svg) {
+    headers.set(
+      "content-security-policy",
+      "default-src 'none'; style-src 'unsafe-inline'; sandbox",
+    );
+  }
   if (!type || name) {
     const safe = (name ?? path.replace(/^.*\//, "")).replace(/[^\w.-]/g, "_");
     headers.set("content-disposition", `attachment; filename="${safe}"`);

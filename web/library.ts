@@ -35,7 +35,9 @@ export interface SiteRun {
   /** Names the run in addresses. */
   readonly key: string;
   readonly root: Root;
-  /** Its folder on disk. */
+  /** Its folder as a user calls it, such as "runs/cifar10". */
+  readonly folder: string;
+  /** The same on disk. */
   readonly path: string;
   /** When its record was written, in ms. */
   readonly modified: number;
@@ -144,7 +146,10 @@ export class Library {
 
   async #record(root: Root, path: string): Promise<Found> {
     const file = join(path, "run.json");
-    const base = { root, path };
+    const below = path.slice(this.#options[root].length)
+      .replace(/^[\\/]+/, "");
+    const folder = [root, below].filter(Boolean).join("/");
+    const base = { root, path, folder };
     try {
       const { size, mtime } = Deno.statSync(file);
       const modified = mtime?.getTime() ?? 0;

@@ -138,7 +138,7 @@ export interface Teaser {
 /** Robust against standard: an inversion that can be played, if there is one. */
 export async function teaserOf(
   library: Library,
-  { entries, isGallery: _ }: ResultsView,
+  { entries }: ResultsView,
 ): Promise<Teaser | null> {
   const runs = await library.runs();
   const results = entries.length > 0 ? await library.results() : null;
@@ -202,7 +202,10 @@ export function commandOf({ run }: SiteRun): string {
 
 /** Path of a run's whole figure. */
 export function figureFile({ run }: SiteRun): string | null {
-  return run?.files.find(({ kind }) => kind === "figure")?.path ?? null;
+  const figures = run?.files.filter(({ kind }) => kind === "figure") ?? [];
+  const [first] = figures;
+  const picture = figures.find(({ path }) => path.endsWith(".png")) ?? first;
+  return picture?.path ?? null;
 }
 
 function messageOf(error: unknown): string {

@@ -48,6 +48,10 @@ export async function secured(response: Response): Promise<Response> {
   for (const [name, value] of Object.entries(HEADERS)) {
     headers.set(name, value);
   }
+  // Some files have a stricter one of their own.
+  if (headers.has("content-security-policy")) {
+    return new Response(response.body, { ...statusOf(response), headers });
+  }
   const isPage = headers.get("content-type")?.startsWith("text/html") ?? false;
   if (!isPage || !response.body) {
     headers.set("content-security-policy", policy());

@@ -12,10 +12,9 @@ export function curveRun(item: SiteRun): CurveRun {
   const { flags } = item.run!;
   const epsilon = Number(flags.epsilon ?? 0);
   const kind = epsilon > 0 ? `robust, ε ${epsilon}` : "standard";
-  const data = typeof flags.dataset === "string" ? `${flags.dataset}, ` : "";
   return {
     key: item.key,
-    label: `${data}${kind}`,
+    label: `${item.folder.replace(/^.*\//, "")} (${kind})`,
     epochs,
     total: Number(flags.epochs ?? epochs.length),
     isLive: isLive(item),

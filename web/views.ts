@@ -12,6 +12,7 @@ import { runPage, runRecord } from "./link.ts";
 /** A run in a list. */
 export interface RunSummary {
   readonly key: string;
+  readonly folder: string;
   readonly command: string;
   readonly startedAt: string;
   readonly seconds: number;
@@ -25,11 +26,12 @@ export interface RunSummary {
 }
 
 export function summaryOf(item: SiteRun): RunSummary {
-  const { key, run } = item;
+  const { key, folder, run } = item;
   const links = { page: runPage(key), record: runRecord(key) };
   if (!run) {
     return {
       key,
+      folder,
       command: "unknown",
       startedAt: "",
       seconds: 0,
@@ -42,6 +44,7 @@ export function summaryOf(item: SiteRun): RunSummary {
   }
   return {
     key,
+    folder,
     command: run.command,
     startedAt: run.startedAt,
     seconds: run.seconds,
@@ -85,13 +88,22 @@ function numbersOf(run: Run): string {
   }
   const parts: string[] = [];
   for (const role of ["robust", "standard"]) {
-    const { distances } = (run.metrics[role] ?? {}) as { distances?: unknown };
-    if (!Array.isArray(distances) || distances.length === 0) continue;
-    const mean = distances.reduce((a, b) => a + Number(b), 0) /
-      distances.length;
-    parts.push(`distance ${short(mean)} ${role}`);
+    const mean = distanceOf(run.metrics[role]);
+    if (mean !== null) parts.push(`distance ${short(mean)} ${role}`);
   }
   return parts.join(", ");
+}
+
+/** Mean of the distances that a network's part of an experiment reached. */
+function distanceOf(metrics: unknown): number | null {
+  const { distances, claims } = (metrics ?? {}) as {
+    distances?: unknown;
+    claims?: { distance?: { mean?: unknown } };
+  };
+  const mean = claims?.distance?.mean;
+  if (typeof mean === "number") return mean;
+  if (!Array.isArray(distances) || distances.length === 0) return null;
+  return distances.reduce((a, b) => a + Number(b), 0) / distances.length;
 }
 
 /** A network as the playground and the API know it. */

@@ -321,16 +321,19 @@ Deno.test("only files that a record lists, inside its folder, are served", async
     assert(!text.includes("root:"), path);
     assert(text.length < 5000, `${path.slice(0, 80)} is echoed at length`);
   }
-  // Types that browsers would execute are downloads.
-  for (const name of ["page.html", "picture.svg"]) {
-    const response = await get(`${files}/${name}`);
-    assertEquals(
-      response.headers.get("content-type"),
-      "application/octet-stream",
-    );
-    assertMatch(response.headers.get("content-disposition")!, /^attachment/);
-    await response.body?.cancel();
-  }
+  // What browsers would execute is a download, or cannot.
+  const html = await get(`${files}/page.html`);
+  assertEquals(html.headers.get("content-type"), "application/octet-stream");
+  assertMatch(html.headers.get("content-disposition")!, /^attachment/);
+  await html.body?.cancel();
+  const svg = await get(`${files}/picture.svg`);
+  assertEquals(svg.headers.get("content-type"), "image/svg+xml");
+  assertEquals(
+    svg.headers.get("content-security-policy"),
+    "default-src 'none'; style-src 'unsafe-inline'; sandbox",
+  );
+  assertEquals(svg.headers.get("x-content-type-options"), "nosniff");
+  await svg.body?.cancel();
 });
 
 Deno.test("errors of the API are JSON, those of pages are pages", async () => {

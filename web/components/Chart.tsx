@@ -140,7 +140,7 @@ function optionsOf(
       label,
       stroke,
       width: 2,
-      points: { show: x.values.length < 40, size: 5 },
+      points: { show: (u) => u.data[0].length < 40, size: 5 },
       spanGaps: true,
       ...(dashed ? { dash: [6, 4] } : {}),
     });

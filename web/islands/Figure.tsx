@@ -27,7 +27,7 @@ export default function Figure(
   { figure, run, command, position, compact = false }: Props,
 ) {
   const { parameter, values, columns, rows } = figure;
-  const own = useSignal(values.at(-1) ?? 0);
+  const own = useSignal(values[firstOf(figure)] ?? 0);
   const value = position ?? own;
   const zoom = useSignal(false);
   const shown = useSignal<{ row: string; cell: Cell } | null>(null);
@@ -52,7 +52,10 @@ export default function Figure(
   const isStrip = columns.length === 1 && values.length > 1;
 
   return (
-    <div class={`figure${zoom.value ? " zoomed" : ""}`}>
+    <div
+      class={`figure${zoom.value ? " zoomed" : ""}`}
+      style={{ "--columns": columns.length }}
+    >
       <div class="figure-tools">
         {parameter && values.length > 1 && (
           <label class="slider">
@@ -242,6 +245,18 @@ function captionOf({ parameter, values, rows }: FigureData): string {
   if (!parameter || values.length < 2) return listed;
   return `${listed}${NAMES[parameter] ?? parameter} from ${short(values[0])} ` +
     `to ${short(values.at(-1)!)}.`;
+}
+
+/** Index of the value to begin at, where there is most to see. */
+function firstOf({ parameter, values }: FigureData): number {
+  switch (parameter) {
+    case "lambda":
+      return Math.floor(values.length / 2);
+    case "coordinate":
+      return 0;
+    default:
+      return values.length - 1;
+  }
 }
 
 /** Networks have their colours. */

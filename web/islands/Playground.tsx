@@ -116,7 +116,8 @@ export default function Playground({ models, samples }: Props) {
     for (const { key } of chosen) {
       await engine.load(key, link(modelFile(key, "model.safetensors")));
     }
-    if (results.peek().length === 0) {
+    if (results.peek().length === 0 || !engine.hasTask) {
+      curves.value = { steps: [], lines: {} };
       const urls = [first.value, second.value].map(({ url }) => url);
       const pictures = await Promise.all(
         urls.map((url) => pictureOf(link(url), size)),

@@ -43,6 +43,9 @@ export class EngineClient {
   #worker: Worker | null = null;
   #state: EngineState = { phase: "idle" };
   readonly #loaded = new Set<string>();
+  /** Why WebGPU is not tried again. */
+  #broken: string | null = null;
+  #hasTask = false;
   #waiting: {
     readonly type: Reply["type"];
     readonly resolve: (reply: Reply) => void;
@@ -55,20 +58,25 @@ export class EngineClient {
     this.#listeners = listeners;
   }
 
+  /** Whether there is something to go on with. */
+  get hasTask(): boolean {
+    return this.#hasTask;
+  }
+
   /** Opens an engine, unless there is one. */
   async open(wanted: "auto" | "webgpu" | "wasm"): Promise<void> {
     if (this.#worker) return;
     this.#set({ phase: "opening" });
-    let note: string | undefined;
-    if (wanted !== "wasm") {
+    if (wanted === "wasm") return await this.#try("engine-wasm.js", wanted);
+    if (this.#broken === null) {
       try {
         return await this.#try("engine-webgpu.js", wanted);
       } catch (error) {
-        const reason = (error as Error).message;
-        note = `Computing on WebAssembly: ${reason}.`;
+        this.#broken = (error as Error).message;
         this.close();
       }
     }
+    const note = `Computing on WebAssembly, not WebGPU: ${this.#broken}.`;
     await this.#try("engine-wasm.js", "wasm", note);
   }
 
@@ -86,6 +94,7 @@ export class EngineClient {
 
   async start(task: Task): Promise<void> {
     await this.#ask({ type: "start", task }, "started");
+    this.#hasTask = true;
   }
 
   /** Goes on for some steps, or until it is paused. */
@@ -107,6 +116,7 @@ export class EngineClient {
     this.#worker?.terminate();
     this.#worker = null;
     this.#loaded.clear();
+    this.#hasTask = false;
     this.#waiting = null;
   }
 
@@ -162,7 +172,16 @@ export class EngineClient {
     const waiting = this.#waiting;
     this.#waiting = null;
     if (waiting) return waiting.reject(new Error(message));
-    this.#set({ ...this.#state, phase: "paused", note: message });
+    // A device may be lost at any time.
+    if (this.#state.provider === "webgpu") {
+      this.#broken = message;
+      this.close();
+    }
+    this.#set({
+      ...this.#state,
+      phase: "paused",
+      note: `The computation stopped: ${message}. Start begins anew.`,
+    });
   }
 
   #ask(request: Request, type: Reply["type"]): Promise<Reply> {

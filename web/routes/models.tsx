@@ -3,14 +3,22 @@ import { page } from "fresh";
 import { Head } from "fresh/runtime";
 import { Empty } from "../components/Empty.tsx";
 import { IntervalBar } from "../components/NumbersTable.tsx";
-import { bytes, percent, shareInterval, short, time } from "../format.ts";
+import { accuraciesOf, type Accuracy } from "../accuracies.ts";
+import { bytes, percent, short, time } from "../format.ts";
 import { GRAPHS } from "../graphs.ts";
 import type { SiteModel } from "../library.ts";
 import { modelFile, runPage } from "../link.ts";
 import { define } from "../utils.ts";
 
 export const handler = define.handlers({
-  GET: async ({ state }) => page(await state.library.models()),
+  GET: async ({ state: { library } }) => {
+    const models = await library.models();
+    const runs = await library.runs();
+    return page(models.map((model) => ({
+      model,
+      accuracies: accuraciesOf(model, runs),
+    })));
+  },
 });
 
 export default define.page<typeof handler>(({ data: models }) => (
@@ -29,11 +37,16 @@ export default define.page<typeof handler>(({ data: models }) => (
           <p>The demo trains a standard and a robust one:</p>
         </Empty>
       )
-      : models.map((model) => <ModelCard key={model.key} model={model} />)}
+      : models.map((view) => <ModelCard key={view.model.key} {...view} />)}
   </>
 ));
 
-function ModelCard({ model }: { readonly model: SiteModel }) {
+function ModelCard(
+  { model, accuracies }: {
+    readonly model: SiteModel;
+    readonly accuracies: readonly Accuracy[];
+  },
+) {
   const { key, card, error, size, run } = model;
   if (!card) {
     return (
@@ -43,17 +56,7 @@ function ModelCard({ model }: { readonly model: SiteModel }) {
       </section>
     );
   }
-  const { attack, accuracies: { clean, adversarial = [], images } } = card;
-  const interval = (share: number) =>
-    images ? { mean: share, ...shareInterval(share, images) } : null;
-  const rows = [
-    ...(clean === undefined ? [] : [{ name: "clean", share: clean }]),
-    ...adversarial.map(({ epsilon, steps, restarts, accuracy }) => ({
-      name: `PGD-${steps}${restarts > 1 ? ` x ${restarts}` : ""}, ` +
-        `${attack?.norm ?? "l2"} ε ${short(epsilon)}`,
-      share: accuracy,
-    })),
-  ];
+  const { attack } = card;
   const { sanity, ...extra } = card.extra ?? {};
   return (
     <section class="model" aria-labelledby={`m-${key}`}>
@@ -68,7 +71,7 @@ function ModelCard({ model }: { readonly model: SiteModel }) {
       <div class="model-columns">
         <div>
           <h3>Accuracy</h3>
-          {rows.length === 0
+          {accuracies.length === 0
             ? (
               <p class="muted">
                 Not measured yet: <code>deno task evaluate --model …</code>
@@ -82,28 +85,29 @@ function ModelCard({ model }: { readonly model: SiteModel }) {
                 aria-label={`Accuracy of ${key}`}
               >
                 <table class="numbers">
-                  <caption>
-                    {images
-                      ? `On ${
-                        images.toLocaleString("en")
-                      } test images, 95% intervals`
-                      : "On test images"}
-                  </caption>
+                  <caption>On test images, with 95% intervals</caption>
                   <tbody>
-                    {rows.map(({ name, share }) => {
-                      const value = interval(share);
-                      return (
-                        <tr key={name}>
-                          <th scope="row">{name}</th>
-                          <td class="num strong">{percent(share)}</td>
-                          <td>
-                            {value && (
-                              <IntervalBar value={value} unit="fraction" />
-                            )}
-                          </td>
-                        </tr>
-                      );
-                    })}
+                    {accuracies.map((
+                      { name, share, interval, images, run },
+                    ) => (
+                      <tr key={name}>
+                        <th scope="row">
+                          {run ? <a href={runPage(run)}>{name}</a> : name}
+                        </th>
+                        <td class="num strong">{percent(share)}</td>
+                        <td>
+                          {interval && (
+                            <IntervalBar
+                              value={{ mean: share, ...interval }}
+                              unit="fraction"
+                            />
+                          )}
+                        </td>
+                        <td class="num muted">
+                          {images && `n ${images.toLocaleString("en")}`}
+                        </td>
+                      </tr>
+                    ))}
                   </tbody>
                 </table>
               </div>

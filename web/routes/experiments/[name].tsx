@@ -60,6 +60,14 @@ export default define.page<typeof handler>(({ data }) => {
             : {})}
         />
       ))}
+      {figures.length > 0 && picture && (
+        <details class="whole">
+          <summary>The figure as one image</summary>
+          <a href={picture}>
+            <img src={picture} alt={entry.title} loading="lazy" />
+          </a>
+        </details>
+      )}
       {figures.length === 0 && picture && (
         <figure class="headline">
           <a href={picture}>

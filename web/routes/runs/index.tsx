@@ -133,6 +133,7 @@ export default define.page<typeof handler>(({ data }) => {
                       {run.state !== "finished" && (
                         <span class={`tag ${run.state}`}>{run.state}</span>
                       )}
+                      <small>{run.folder}</small>
                     </th>
                     <td>{run.dataset ?? ""}</td>
                     <td>{run.error ?? run.numbers}</td>
@@ -151,7 +152,7 @@ export default define.page<typeof handler>(({ data }) => {
               </tbody>
             </table>
           </div>
-          <p>
+          <p class="after-table">
             <button type="submit" class="button">Compare training runs</button>
           </p>
         </form>

@@ -1,0 +1,147 @@
+import { assertAlmostEquals, assertEquals } from "@std/assert";
+import type { RunFile } from "../../robust/results.ts";
+import { figuresOf, frameAt } from "../../web/figure.ts";
+import {
+  bytes,
+  duration,
+  percent,
+  quoted,
+  shareInterval,
+  short,
+  time,
+} from "../../web/format.ts";
+import { curveOf } from "../../web/pages.ts";
+import { policy, secured } from "../../web/security.ts";
+
+function tile(
+  path: string,
+  row: string,
+  column: string,
+  name?: "step" | "lambda",
+  value = 0,
+): RunFile {
+  return {
+    path,
+    kind: "tile",
+    label: `${row}, ${column}`,
+    tile: { row, column, ...(name ? { parameter: { name, value } } : {}) },
+  };
+}
+
+Deno.test("figuresOf() gives tiles that differ in a parameter one slider", () => {
+  const [figure, ...rest] = figuresOf({
+    files: [
+      { path: "figure.png", kind: "figure" },
+      tile("r10", "robust", "dog", "step", 10),
+      tile("r0", "robust", "dog", "step", 0),
+      tile("last", "robust", "dog"),
+      tile("t", "target", "dog"),
+    ],
+  });
+  assertEquals(rest, []);
+  assertEquals(figure.parameter, "step");
+  assertEquals(figure.values, [0, 10]);
+  assertEquals(figure.rows.map(({ label }) => label), ["target", "robust"]);
+  const [{ frames }] = figure.rows[1].cells;
+  assertEquals(frames.map(({ path }) => path), ["r0", "r10"]);
+  assertEquals(frameAt(frames, 9).path, "r0");
+  assertEquals(frameAt(frames, 10).path, "r10");
+  assertEquals(frameAt(figure.rows[0].cells[0].frames, 10).path, "t");
+});
+
+Deno.test("figuresOf() makes a figure of each parameter", () => {
+  const figures = figuresOf({
+    files: [
+      tile("a", "robust", "dog", "step", 1),
+      tile("b", "robust", "dog", "lambda", 0.5),
+      tile("c", "target", "dog"),
+    ],
+  });
+  assertEquals(figures.map(({ parameter }) => parameter), ["step", "lambda"]);
+  assertEquals(figures.map(({ rows }) => rows.length), [2, 1]);
+});
+
+Deno.test("figuresOf() reads columns from rows, and places from labels", () => {
+  const [split] = figuresOf({
+    files: [
+      tile("a", "robust, dog to cat", "", "lambda", 0),
+      tile("b", "standard, dog to cat", "", "lambda", 0),
+    ],
+  });
+  assertEquals(split.columns, ["dog to cat"]);
+  assertEquals(split.rows.map(({ label }) => label), ["standard", "robust"]);
+  const [labelled] = figuresOf({
+    files: [
+      { path: "a", kind: "tile", label: "robust, disc.png" },
+      { path: "b", kind: "tile", label: "robust 2" },
+      { path: "c", kind: "tile" },
+    ],
+  });
+  assertEquals(labelled.columns, ["disc.png", "2", "c"]);
+  assertEquals(figuresOf({ files: [] }), []);
+});
+
+Deno.test("curveOf() takes whole curves only", () => {
+  const interval = { mean: 1, low: 0, high: 2, n: 4 };
+  const curve = { radius: [1], epsilon: 0.5, roles: { robust: [interval] } };
+  assertEquals(curveOf(curve), curve);
+  for (
+    const wrong of [
+      undefined,
+      null,
+      7,
+      {},
+      { ...curve, radius: ["1"] },
+      { ...curve, roles: null },
+      { ...curve, roles: { robust: [] } },
+      { ...curve, roles: { robust: [{ mean: null }] } },
+    ]
+  ) assertEquals(curveOf(wrong), null);
+});
+
+Deno.test("numbers are written for people", () => {
+  assertEquals([0.7512, 1, 0].map((x) => percent(x)), [
+    "75.1%",
+    "100.0%",
+    "0.0%",
+  ]);
+  assertEquals([0, 1 / 3, 1234.5, 1e-5, NaN].map(short), [
+    "0",
+    "0.333",
+    "1230",
+    "1.0e-5",
+    "–",
+  ]);
+  assertEquals([5, 8_734_000, 12e6, 999_600].map(bytes), [
+    "5 B",
+    "8.7 MB",
+    "12 MB",
+    "1.0 MB",
+  ]);
+  assertEquals([0.25, 5.04, 61, 3725, 7200].map(duration), [
+    "250 ms",
+    "5.0 s",
+    "61 s",
+    "1 h 2 min",
+    "2 h",
+  ]);
+  assertEquals(time("2026-01-02T03:04:05.000Z"), "2 Jan 2026, 03:04");
+  assertEquals(time("no time"), "no time");
+  assertEquals(quoted("a b'c"), `'a b'\\''c'`);
+});
+
+Deno.test("shareInterval() is Wilson's", () => {
+  const { low, high } = shareInterval(0.5, 100);
+  assertAlmostEquals(low, 0.4038, 1e-4);
+  assertAlmostEquals(high, 0.5962, 1e-4);
+  assertEquals(shareInterval(1, 10).high, 1);
+  assertEquals(shareInterval(0, 10).low, 0);
+});
+
+Deno.test("secured() admits the nonce of Fresh's own script", async () => {
+  const page = new Response(`<script type="module" nonce="aB3+/=">1</script>`, {
+    headers: { "content-type": "text/html; charset=utf-8" },
+  });
+  const { headers } = await secured(page);
+  assertEquals(headers.get("content-security-policy"), policy("aB3+/="));
+});

@@ -1,0 +1,68 @@
+/**
+ * Accuracies of networks: what their cards say, and runs of `evaluate`.
+ *
+ * @module
+ */
+import { shareInterval, short } from "./format.ts";
+import type { SiteModel, SiteRun } from "./library.ts";
+
+/** A network's accuracy on clean or attacked images. */
+export interface Accuracy {
+  readonly name: string;
+  readonly share: number;
+  /** 95% interval; null if the number of images is not known. */
+  readonly interval: { readonly low: number; readonly high: number } | null;
+  readonly images: number | null;
+  /** Key of the run that measured it, if it is not from the card. */
+  readonly run: string | null;
+}
+
+/** All accuracies of a network, each attack once, the most images first. */
+export function accuraciesOf(
+  { card }: SiteModel,
+  runs: readonly SiteRun[],
+): Accuracy[] {
+  if (!card) return [];
+  const found: Accuracy[] = [];
+  const add = (
+    name: string,
+    share: unknown,
+    images: unknown,
+    run: string | null,
+  ) => {
+    if (typeof share !== "number" || !(share >= 0 && share <= 1)) return;
+    const n = typeof images === "number" && images > 0 ? images : null;
+    const interval = n ? shareInterval(share, n) : null;
+    found.push({ name, share, interval, images: n, run });
+  };
+  const { clean, adversarial = [], images } = card.accuracies;
+  add("clean", clean, images, null);
+  for (const attack of adversarial) {
+    const norm = card.attack?.norm ?? "l2";
+    add(nameOf({ ...attack, norm }), attack.accuracy, images, null);
+  }
+  for (const { key, run } of runs) {
+    const isOfThis = run?.command === "evaluate" &&
+      run.weights.some(({ sha256 }) => sha256 === card.weightsSha256);
+    if (!isOfThis) continue;
+    const { clean, adversarial, images, attack } = run.metrics;
+    add("clean", clean, images, key);
+    if (attack && typeof attack === "object") {
+      add(nameOf(attack), adversarial, images, key);
+    }
+  }
+  const best = new Map<string, Accuracy>();
+  for (const item of found) {
+    const known = best.get(item.name);
+    if (!known || (item.images ?? 0) > (known.images ?? 0)) {
+      best.set(item.name, item);
+    }
+  }
+  return [...best.values()];
+}
+
+function nameOf(attack: object): string {
+  const { norm, epsilon, steps, restarts } = attack as Record<string, unknown>;
+  const times = Number(restarts) > 1 ? ` x ${restarts}` : "";
+  return `PGD-${steps}${times}, ${norm} ε ${short(Number(epsilon))}`;
+}
