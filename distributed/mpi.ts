@@ -162,8 +162,10 @@ export class Mpi implements Communicator {
     const piece = Math.floor(PIECE / size);
     const longest = Math.max(...lengths);
     for (let start = 0; start < longest; start += piece) {
-      const counts = Int32Array.from(lengths, (length) =>
-        Math.min(piece, Math.max(0, length - start)));
+      const counts = Int32Array.from(
+        lengths,
+        (length) => Math.min(piece, Math.max(0, length - start)),
+      );
       const places = new Int32Array(size);
       for (let i = 1; i < size; i++) places[i] = places[i - 1] + counts[i - 1];
       const all = new Uint8Array(
@@ -184,9 +186,7 @@ export class Mpi implements Communicator {
     const { byte, world } = this.#abi.handles;
     const length = Float64Array.of(this.rank === 0 ? bytes!.length : 0);
     await this.#start("MPI_Ibcast", [length, 8, byte, 0, world]);
-    const result = this.rank === 0
-      ? bytes!.slice()
-      : new Uint8Array(length[0]);
+    const result = this.rank === 0 ? bytes!.slice() : new Uint8Array(length[0]);
     for (let start = 0; start < result.length; start += PIECE) {
       const part = result.subarray(start, start + PIECE);
       await this.#start("MPI_Ibcast", [part, part.length, byte, 0, world]);
@@ -250,7 +250,9 @@ export class Mpi implements Communicator {
   #start(name: Call, values: readonly unknown[]): Promise<void> {
     const request = new BigUint64Array(1);
     const error = this.#symbols[name](...values, request);
-    if (error !== 0) return Promise.reject(this.#failure(`call ${name}`, error));
+    if (error !== 0) {
+      return Promise.reject(this.#failure(`call ${name}`, error));
+    }
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     this.#pending.push({ request, memory: values, resolve, reject });
     if (!this.#polling) {

@@ -10,9 +10,13 @@ const ALLOWED: Record<string, readonly string[]> = {
   models: ["core"],
   onnx: ["core"],
   datasets: ["core"],
-  robust: ["core", "models", "onnx", "datasets"],
+  distributed: ["core"],
+  robust: ["core", "models", "onnx", "datasets", "distributed"],
   scripts: ["."],
-  bench: [".", "core", "models", "onnx", "datasets", "robust", "scripts"],
+  bench: [
+    ...[".", "core", "models", "onnx", "datasets", "distributed", "robust"],
+    "scripts",
+  ],
 };
 
 /** Folders that hold no part of the program. */
