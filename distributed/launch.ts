@@ -7,8 +7,8 @@
 
 /** What the launcher told a process, before MPI is there. */
 export interface Launch {
-  /** This process's rank, if the launcher says. */
-  readonly rank?: number;
+  /** This process's rank. */
+  readonly rank: number;
   /** Number of processes it started, if it says. */
   readonly size?: number;
   /** What it is called in messages. */
@@ -49,14 +49,13 @@ export function launchOf(
 }
 
 /**
- * Processors that a list such as "0-3,8" names, as in Linux's
- * `/proc/self/status`.
+ * Processors that a mask names, as `sched_getaffinity()` of Linux gives it.
+ *
+ * @param mask One bit per processor, the lowest first
  */
-export function cpuList(text: string): number[] {
-  return text.trim().split(",").filter(Boolean).flatMap((range) => {
-    const [first, last = first] = range.split("-").map(Number);
-    return Array.from({ length: last - first + 1 }, (_, i) => first + i);
-  });
+export function cpusOf(mask: Uint8Array): number[] {
+  return Array.from({ length: 8 * mask.length }, (_, i) => i)
+    .filter((cpu) => mask[cpu >> 3] & (1 << (cpu & 7)));
 }
 
 /**

@@ -11,11 +11,11 @@ export {
   gatherJson,
 } from "./communicator.ts";
 export {
-  cpuList,
+  cpusOf,
   gpuOf,
   type Launch,
   launchOf,
   threadsPerRank,
 } from "./launch.ts";
-export { type Mpi, openMpi, type OpenMpiOptions } from "./open.ts";
+export { type Mpi, openMpi, type OpenMpiOptions, prepareMpi } from "./open.ts";
 export { shareOf, spread } from "./spread.ts";

@@ -12,7 +12,7 @@
 import { setImmediate } from "node:timers";
 import { type Abi, type Handle, mpichAbi, openMpiAbi } from "./abi.ts";
 import type { Communicator } from "./communicator.ts";
-import { cpuList, type Launch, launchOf, threadsPerRank } from "./launch.ts";
+import { cpusOf, type Launch, launchOf, threadsPerRank } from "./launch.ts";
 import type { OpenMpiOptions } from "./open.ts";
 
 /** Names that libraries go by, of the launcher's own family first. */
@@ -302,13 +302,20 @@ const MOST_PROCESSORS = 8192;
 /** Processors that this process may run on. */
 function allowedCpus(): number[] {
   try {
-    const status = Deno.readTextFileSync("/proc/self/status");
-    const [, list] = status.match(/^Cpus_allowed_list:\s*(\S+)/m)!;
-    return cpuList(list);
+    // Launchers bind ranks to cores by this; /proc needs all permissions.
+    const { symbols } = Deno.dlopen("libc.so.6", {
+      sched_getaffinity: {
+        parameters: ["i32", "usize", "buffer"],
+        result: "i32",
+      },
+    });
+    const bits = new Uint8Array(MOST_PROCESSORS / 8);
+    const length = BigInt(bits.length);
+    if (symbols.sched_getaffinity(0, length, bits) >= 0) return cpusOf(bits);
   } catch {
     // Another system than Linux.
-    return Array.from({ length: navigator.hardwareConcurrency }, (_, i) => i);
   }
+  return Array.from({ length: navigator.hardwareConcurrency }, (_, i) => i);
 }
 
 function connect({ library }: OpenMpiOptions): Mpi {

@@ -124,8 +124,8 @@ export class SplitTrainer implements StepTaker {
   readonly #ghostShape: readonly number[];
   /** Gradients, statistics, loss, hits and the wish to stop: what is summed. */
   readonly #total: Flat;
-  /** Those of a ghost batch but the first. */
-  #part: Flat | null = null;
+  /** Memory for those of ghost batches but the first. */
+  readonly #spare: Flat[] = [];
   #slots: readonly [current: Slot, next: Slot];
   /** Noise of the step to come, drawn ahead. */
   #ahead: { readonly random: StepOptions["random"]; noise: Tensor } | null =
@@ -242,7 +242,11 @@ export class SplitTrainer implements StepTaker {
     };
   }
 
-  /** Writes the sum over this rank's ghost batches to `#total`. */
+  /**
+   * Writes the sum over this rank's ghost batches to `#total`: of two, of two
+   * such pairs, and so on. Collective sums over 2, 4, 8... ranks add in this
+   * order as well, so that as a rule the number of ranks changes no bit.
+   */
   async #sumGhosts(
     images: Tensor,
     labelIndices: ArrayLike<number>,
@@ -256,6 +260,14 @@ export class SplitTrainer implements StepTaker {
     const noise = await this.#noise(options.random, count);
     const prepared = this.#attack &&
       await this.#attack.prepare(current.values, next.prepared);
+    /** Sums whose turn has not come, of ever fewer ghost batches. */
+    const sums: { readonly flat: Flat; ghosts: number }[] = [];
+    const addLast = () => {
+      const { flat, ghosts } = sums.pop()!;
+      this.#add(sums.at(-1)!.flat, flat);
+      sums.at(-1)!.ghosts += ghosts;
+      this.#spare.push(flat);
+    };
     for (let start = 0; start < count; start += ghost) {
       const some = (value: Tensor) => rows(value, start, start + ghost);
       const labels = some(allLabels);
@@ -267,25 +279,25 @@ export class SplitTrainer implements StepTaker {
           warmup: options.warmup,
         })
         : some(images);
+      const flat = start === 0
+        ? this.#total
+        : this.#spare.pop() ?? allocateFlat(this.#gradient.outputs);
       const feeds = { ...current.values, images: attacked, labels };
-      if (start === 0) {
-        await this.#gradient.run(feeds, this.#total.tensors);
-      } else {
-        this.#part ??= allocateFlat(this.#gradient.outputs);
-        await this.#gradient.run(feeds, this.#part.tensors);
-        this.#addPart();
-      }
+      await this.#gradient.run(feeds, flat.tensors);
+      sums.push({ flat, ghosts: 1 });
+      while (sums.at(-1)!.ghosts === sums.at(-2)?.ghosts) addLast();
     }
+    while (sums.length > 1) addLast();
   }
 
-  /** Adds a ghost batch's sums, but not its statistics, to the total. */
-  #addPart(): void {
+  /** Adds gradients, losses and hits, but not statistics. */
+  #add(to: Flat, from: Flat): void {
     const names = prefixed(GRADIENT, this.#layout.trainable);
-    const total = spanOf(this.#total.tensors, names);
-    const part = spanOf(this.#part!.tensors, names);
+    const total = spanOf(to.tensors, names);
+    const part = spanOf(from.tensors, names);
     for (let i = 0; i < total.length; i++) total[i] += part[i];
     for (const name of ["loss", "correct"]) {
-      this.#total.tensors[name].data[0] += this.#part!.tensors[name].data[0];
+      to.tensors[name].data[0] += from.tensors[name].data[0];
     }
   }
 

@@ -30,11 +30,7 @@ export function ranks(size: number): Communicator[] {
       rank,
       size,
       async sum(values: Float32Array) {
-        const all = await meet(values.slice());
-        values.set(all[0]);
-        for (const other of all.slice(1)) {
-          for (let i = 0; i < values.length; i++) values[i] += other[i];
-        }
+        values.set(pairwiseSum(await meet(values.slice())));
       },
       async gather(bytes: Uint8Array) {
         const all = await meet(bytes.slice());
@@ -49,6 +45,15 @@ export function ranks(size: number): Communicator[] {
       progress() {},
     };
   });
+}
+
+/** Sums in the order of recursive doubling, as MPI libraries do. */
+function pairwiseSum(all: readonly Float32Array[]): Float32Array {
+  if (all.length === 1) return all[0];
+  const half = Math.ceil(all.length / 2);
+  const left = pairwiseSum(all.slice(0, half));
+  const right = pairwiseSum(all.slice(half));
+  return left.map((value, i) => value + right[i]);
 }
 
 /** Does something as each of `size` ranks at once; the results in order. */
