@@ -17,5 +17,12 @@ export {
   launchOf,
   threadsPerRank,
 } from "./launch.ts";
-export { type Mpi, openMpi, type OpenMpiOptions, prepareMpi } from "./open.ts";
+export {
+  endJob,
+  type Mpi,
+  openMpi,
+  type OpenMpiOptions,
+  PMI_DESCRIPTOR,
+  prepareMpi,
+} from "./open.ts";
 export { shareOf, spread } from "./spread.ts";

@@ -56,3 +56,30 @@ export function prepareMpi(): void {
   });
   symbols.signal(SIGABRT, symbols.sleep);
 }
+
+/**
+ * Ends all processes of the job through MPICH's mpirun, which waits for ever
+ * for one that ends before MPI has begun. Other launchers see to this.
+ *
+ * @param code Exit code of the job
+ * @returns Whether mpirun was told
+ */
+export function endJob(code: number): boolean {
+  const descriptor = Number(Deno.env.get(PMI_DESCRIPTOR));
+  if (!(descriptor > 2) || Deno.build.os === "windows") return false;
+  const libc = Deno.build.os === "darwin" ? "libSystem.dylib" : "libc.so.6";
+  // PMI, version 1: lines of commands.
+  const line = new TextEncoder().encode(`cmd=abort exitcode=${code}\n`);
+  try {
+    const { symbols } = Deno.dlopen(libc, {
+      write: { parameters: ["i32", "buffer", "usize"], result: "isize" },
+    });
+    const length = BigInt(line.length);
+    return Number(symbols.write(descriptor, line, length)) === line.length;
+  } catch {
+    return false;
+  }
+}
+
+/** Environment variable with the descriptor of the launcher's socket. */
+export const PMI_DESCRIPTOR = "PMI_FD";

@@ -183,9 +183,11 @@ export interface TrainOptions extends RunOptions {
 /**
  * Checks settings before anything is built from them.
  *
- * @throws {RangeError} If a setting is out of range
+ * @param ranks How many share each batch (default 1)
+ * @throws {RangeError} If a setting is out of range, or the ranks cannot share
+ * a batch evenly
  */
-export function checkTrainSettings(settings: TrainSettings): void {
+export function checkTrainSettings(settings: TrainSettings, ranks = 1): void {
   const { attack, epochs, batchSize, ghostBatch = batchSize } = settings;
   if (attack) checkPgd(attack);
   const counts = { epochs, batchSize, ghostBatch };
@@ -197,12 +199,7 @@ export function checkTrainSettings(settings: TrainSettings): void {
       );
     }
   }
-  if (batchSize % ghostBatch !== 0) {
-    throw new RangeError(
-      `Cannot train in batches of ${batchSize} as they do not consist of ` +
-        `whole ghost batches of ${ghostBatch}: choose a divisor`,
-    );
-  }
+  ghostSize(settings, ranks);
   const { learningRate, momentum, weightDecay, ema, epsilonWarmup } = settings;
   const { epochs: warmupEpochs, from: warmupFrom } =
     settings.learningRateWarmup ?? { epochs: 0, from: 0 };
@@ -221,25 +218,22 @@ export function checkTrainSettings(settings: TrainSettings): void {
   }
 }
 
-/**
- * Images that BatchNorm sees at a time.
- *
- * @throws {RangeError} If the ranks cannot share a batch evenly
- */
+/** Images that BatchNorm sees at a time. */
 function ghostSize(settings: TrainSettings, ranks: number): number {
   const { batchSize, ghostBatch } = settings;
   const share = batchSize / ranks;
+  const on = ranks > 1 ? ` on ${ranks} ranks` : "";
   if (!Number.isInteger(share)) {
     throw new RangeError(
-      `Cannot train on ${ranks} ranks in batches of ${batchSize} images: ` +
-        `choose a batch size that ${ranks} divides`,
+      `Cannot train${on} in batches of ${batchSize} images: choose a batch ` +
+        `size that ${ranks} divides`,
     );
   }
   if (ghostBatch !== undefined && share % ghostBatch !== 0) {
     throw new RangeError(
-      `Cannot train on ${ranks} ranks in batches of ${batchSize} images: the ` +
-        `${share} of a rank do not consist of whole ghost batches of ` +
-        `${ghostBatch}`,
+      `Cannot train${on} in batches of ${batchSize} images: the ${share} of ` +
+        `a rank must be whole ghost batches, which ghostBatch ${ghostBatch} ` +
+        `does not divide`,
     );
   }
   return ghostBatch ?? share;
@@ -296,7 +290,7 @@ export async function train(
   split: Split,
   options: TrainOptions = {},
 ): Promise<TrainState> {
-  checkTrainSettings(settings);
+  checkTrainSettings(settings, options.communicator?.size);
   const { batchSize, epochs } = settings;
   const { communicator = null, compareEvery = 200 } = options;
   const rank = communicator?.rank ?? 0;

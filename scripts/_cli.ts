@@ -17,7 +17,7 @@
  *
  * @module
  */
-import { type Communicator, type Launch, launchOf } from "../mod.ts";
+import { type Communicator, endJob, type Launch, launchOf } from "../mod.ts";
 import {
   beforeDashes,
   type FlagTable,
@@ -97,7 +97,9 @@ export async function runScript<const F extends FlagTable>(
       ? `${rankName(launch)}: `
       : "";
     writeLine(`error: ${speaker}${describeError(error, { debug })}`);
-    Deno.exit(exitCode(error, controller.signal));
+    const code = exitCode(error, controller.signal);
+    if (launch) endRanks(code);
+    Deno.exit(code);
   };
   const onSignal = (name: Deno.Signal) => () => {
     if (controller.signal.aborted) {
@@ -165,6 +167,15 @@ const TURN_MS = 500;
 const LONGEST_TURN_MS = 10_000;
 /** Milliseconds more where another rank may have caused the error. */
 const PATIENCE_MS = 3000;
+
+/** Milliseconds that launchers get to pass on what was printed. */
+const FLUSH_MS = 200;
+
+/** Ends the other ranks, once they cannot cut off what this one said. */
+export function endRanks(code: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, FLUSH_MS);
+  endJob(code);
+}
 
 /** Waits until this rank may tell an error. */
 async function turn({ rank }: Launch, error: unknown): Promise<void> {

@@ -5,8 +5,16 @@
  *
  * @module
  */
-import { gpuOf, launchOf, type Mpi, openMpi, prepareMpi } from "../mod.ts";
 import {
+  gpuOf,
+  launchOf,
+  type Mpi,
+  openMpi,
+  PMI_DESCRIPTOR,
+  prepareMpi,
+} from "../mod.ts";
+import {
+  endRanks,
   type FlagTable,
   type Progress,
   rankName,
@@ -86,6 +94,23 @@ export function onRanks<F extends RankFlags>(
 }
 
 /**
+ * Waits for the end of the rank, tells it, and ends the job as `endJob()` does.
+ * Some shells redirect to descriptors of one digit alone.
+ */
+const GUARD = `
+trap "" INT TERM HUP
+read -r _
+printf "%s\\n" "$1" >&2
+sleep 0.2
+end='printf "cmd=abort exitcode=137\\n" >&$PMI_FD'
+case \${#PMI_FD} in
+  0) ;;
+  1) eval "$end" ;;
+  *) bash -c "$end" ;;
+esac
+`;
+
+/**
  * Sees to it that the end of a rank, however it comes, is told and ends the
  * job.
  *
@@ -129,8 +154,10 @@ class Guard implements Disposable {
 
   readonly #onUnload = () => {
     this.#dismiss();
-    // An error was told before; the others must not wait for this rank.
-    this.#mpi?.abort(Deno.exitCode || 1);
+    // What happened was told before; the others must not wait for this rank.
+    // MPICH's mpirun sees to that itself, without further words.
+    const isSeen = Deno.env.get(PMI_DESCRIPTOR) !== undefined;
+    if (!isSeen) this.#mpi?.abort(Deno.exitCode || 1);
   };
 
   #dismiss(): void {
@@ -144,10 +171,9 @@ class Guard implements Disposable {
   #startShell(): Deno.ChildProcess | null {
     const sentence = `error: ${this.#name}: killed or crashed, perhaps for ` +
       `lack of memory; the job ends`;
-    const script = `trap "" INT TERM HUP; read -r _; printf "%s\\n" "$1" >&2`;
     try {
       const shell = new Deno.Command("sh", {
-        args: ["-c", script, "sh", sentence],
+        args: ["-c", GUARD, "sh", sentence],
         stdin: "piped",
         stdout: "null",
         stderr: "inherit",
@@ -166,6 +192,7 @@ class Guard implements Disposable {
       `error: ${this.#name}: the process that started it was killed; the job ` +
         `ends`,
     );
+    endRanks(137);
     Deno.exit(137);
   }
 }

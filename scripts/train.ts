@@ -530,10 +530,21 @@ interface Plan {
 }
 
 /** The part of ranks other than 0: they read no run and write none. */
-async function follow(context: ScriptContext, ranks: Ranks): Promise<void> {
+async function follow(
+  given: Flags,
+  context: ScriptContext,
+  ranks: Ranks,
+): Promise<void> {
   const { communicator } = ranks;
-  const { flags, isFinished } = await broadcastJson<Plan>(communicator, null);
-  if (isFinished) return;
+  const plan = await broadcastJson<Plan>(communicator, null);
+  if (plan.isFinished) return;
+  const flags = {
+    ...plan.flags,
+    // Another machine may keep the data elsewhere.
+    data: given.data ?? plan.flags.data,
+    device: given.device,
+    threads: given.threads,
+  };
   const bytes = await communicator.broadcast(null);
   const saved = bytes.length > 0
     ? await decodeTraining(bytes, "what rank 0 sent")
@@ -548,7 +559,9 @@ export async function main(
   context: ScriptContext,
 ): Promise<void> {
   const { args, signal, note, print, ranks } = context;
-  if (ranks && ranks.communicator.rank > 0) return await follow(context, ranks);
+  if (ranks && ranks.communicator.rank > 0) {
+    return await follow(given, context, ranks);
+  }
   const { resume } = given;
   const recorder = await Recorder.open("train", given, given.out, {
     args,
@@ -633,7 +646,7 @@ async function trainInto(
   const dataset = await openImages(flags, context);
   const settings = settingsOf(flags, dataset);
   try {
-    checkTrainSettings(settings);
+    checkTrainSettings(settings, communicator?.size);
   } catch (error) {
     throw usageOf(error);
   }
