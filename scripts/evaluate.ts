@@ -8,6 +8,7 @@
  *
  *   deno task evaluate --model runs/cifar-l2 --data data --epsilon 0.5 \
  *     --attack-steps 20 --json out.json
+ *   mpirun -n 4 deno task evaluate --distributed mpi --model runs/cifar-l2 ...
  *
  * @module
  */
@@ -25,6 +26,7 @@ import {
   runScript,
   type ScriptContext,
 } from "./_cli.ts";
+import { onRanks, RANK_FLAGS } from "./_ranks.ts";
 import {
   normOf,
   openData,
@@ -87,6 +89,7 @@ export const FLAGS = {
     help: "images per run; 100 up to 64 x 64 pixels, else 10",
   },
   out: { type: "path", help: "folder for the record (default: none)" },
+  ...RANK_FLAGS,
   ...COMMON_FLAGS,
 } as const satisfies FlagTable;
 
@@ -127,11 +130,12 @@ export async function main(
   flags: ParsedFlags<typeof FLAGS>,
   context: ScriptContext,
 ): Promise<void> {
-  const { args, signal, progress, note, print } = context;
-  const recorder = await Recorder.open("evaluate", flags, flags.out ?? null, {
-    args,
-  });
-  const device = await openDevice(flags, note);
+  const { args, signal, progress, note, print, warn = note, ranks } = context;
+  // Of several ranks the first one writes.
+  const isWriter = (ranks?.communicator.rank ?? 0) === 0;
+  const out = isWriter ? flags.out ?? null : null;
+  const recorder = await Recorder.open("evaluate", flags, out, { args });
+  const device = await openDevice(flags, note, ranks);
   const model = await openModel(flags.model, device);
   const { card, network } = model;
   const imageSize = flags.size ?? card.imageSize;
@@ -161,16 +165,19 @@ export async function main(
       );
     }
     const attack = attackOf(flags);
-    const task = progress.start("evaluate", dataset.splits.test.size);
+    const share = dataset.splits.test.size / (ranks?.communicator.size ?? 1);
+    const task = progress.start("evaluate", Math.ceil(share));
     const result = await evaluate(network, dataset.splits.test, {
       ...(attack ? { attack } : {}),
       batchSize: flags.batchSize ?? (imageSize <= 64 ? 100 : 10),
       seed: flags.seed,
+      communicator: ranks?.communicator,
       onProgress: (done) => task.update(done),
-      onWarning: note,
+      onWarning: warn,
       signal,
     });
     task.done();
+    if (!isWriter) return;
     await recorder.write({
       provider: device.provider,
       weights: [await weightsOf("evaluated", model)],
@@ -192,4 +199,4 @@ export async function main(
   }
 }
 
-if (import.meta.main) await runScript(import.meta, FLAGS, {}, main);
+if (import.meta.main) await runScript(import.meta, FLAGS, {}, onRanks(main));
