@@ -9,8 +9,17 @@ export type { Mpi };
 
 /** Options of `openMpi()`. */
 export interface OpenMpiOptions {
-  /** Path or name of the MPI library (default: `ROBUST_REPS_MPI`, else known names). */
+  /**
+   * Path or name of the MPI library (default: `ROBUST_REPS_MPI`, else known
+   * names).
+   */
   readonly library?: string;
+  /**
+   * Seconds for all ranks to come (default: `ROBUST_REPS_JOIN_SECONDS`, else
+   * 20). MPI waits for ever for one that has ended by then, and its wait cannot
+   * be stopped: on Linux the process ends with SIGALRM.
+   */
+  readonly deadline?: number;
 }
 
 /**
@@ -22,7 +31,23 @@ export interface OpenMpiOptions {
  */
 export async function openMpi(options: OpenMpiOptions = {}): Promise<Mpi> {
   const { Mpi } = await import("./mpi.ts");
-  return await Mpi.open(options);
+  const given = Deno.env.get("ROBUST_REPS_JOIN_SECONDS");
+  const { deadline = Number(given ?? 20) } = options;
+  setAlarm(deadline);
+  try {
+    return await Mpi.open(options);
+  } finally {
+    setAlarm(0);
+  }
+}
+
+/** Ends the process in some seconds, unless 0 is set before. */
+function setAlarm(seconds: number): void {
+  if (Deno.build.os !== "linux") return;
+  const { symbols } = Deno.dlopen("libc.so.6", {
+    alarm: { parameters: ["u32"], result: "u32" },
+  });
+  symbols.alarm(Math.max(0, Math.ceil(seconds) || 0));
 }
 
 /** What MPI libraries read, and what suits Deno; users' own values count. */

@@ -106,7 +106,10 @@ export async function runScript<const F extends FlagTable>(
       reporter.clear();
       Deno.exit(130);
     }
-    reporter.note(`${name}: stopping; once more to exit at once`);
+    // All ranks get the signal; one says so.
+    if ((launch?.rank ?? 0) === 0) {
+      reporter.note(`${name}: stopping; once more to exit at once`);
+    }
     controller.abort(new DOMException(`Stopped by ${name}`, "AbortError"));
   };
   const listeners = (["SIGINT", "SIGTERM"] as const)

@@ -48,6 +48,9 @@ const PARENT_MS = 500;
 /** Milliseconds that ranks have to end together. */
 const GOODBYE_MS = 5000;
 
+/** Milliseconds that rank 0 has to tell how the others ended. */
+const LAST_WORDS_MS = 1000;
+
 const sleep = (ms: number) => new Promise((done) => setTimeout(done, ms));
 
 /**
@@ -71,7 +74,7 @@ export function onRanks<F extends RankFlags>(
     using guard = new Guard(name);
     prepareMpi();
     const mpi = await openMpi();
-    guard.watch(mpi);
+    await guard.watch(mpi);
     using own = await rankContext(mpi, flags, context);
     try {
       await main(flags, own.context);
@@ -87,19 +90,20 @@ export function onRanks<F extends RankFlags>(
       ]);
       if (isTogether) guard.end();
       if (mpi.rank === 0) throw error;
-      await sleep(GOODBYE_MS);
+      await sleep(LAST_WORDS_MS);
       Deno.exit(130);
     }
   };
 }
 
 /**
- * Waits for the end of the rank, tells it, and ends the job as `endJob()` does.
- * Some shells redirect to descriptors of one digit alone.
+ * Waits for the end of the rank, tells it in the first sentence or, once a line
+ * has come, in the second, and ends the job as `endJob()` does. Some shells
+ * redirect to descriptors of one digit alone.
  */
 const GUARD = `
 trap "" INT TERM HUP
-read -r _
+if read -r _; then shift; read -r _; fi
 printf "%s\\n" "$1" >&2
 sleep 0.2
 end='printf "cmd=abort exitcode=137\\n" >&$PMI_FD'
@@ -132,9 +136,11 @@ class Guard implements Disposable {
     globalThis.addEventListener("unload", this.#onUnload);
   }
 
-  /** From now on the end of this process ends all ranks. */
-  watch(mpi: Mpi): void {
+  /** From now on all ranks are there, and the end of this one ends all. */
+  async watch(mpi: Mpi): Promise<void> {
     this.#mpi = mpi;
+    const writer = this.#shell?.stdin.getWriter();
+    await writer?.write(new TextEncoder().encode("joined\n"));
   }
 
   /** Ends MPI: nothing is left that could go wrong. */
@@ -169,11 +175,14 @@ class Guard implements Disposable {
   }
 
   #startShell(): Deno.ChildProcess | null {
-    const sentence = `error: ${this.#name}: killed or crashed, perhaps for ` +
-      `lack of memory; the job ends`;
+    const sentences = [
+      "ended before all ranks were there, killed or because another one did " +
+      "not come in time",
+      "killed or crashed, perhaps for lack of memory",
+    ].map((what) => `error: ${this.#name}: ${what}; the job ends`);
     try {
       const shell = new Deno.Command("sh", {
-        args: ["-c", GUARD, "sh", sentence],
+        args: ["-c", GUARD, "sh", ...sentences],
         stdin: "piped",
         stdout: "null",
         stderr: "inherit",
