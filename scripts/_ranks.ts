@@ -83,13 +83,13 @@ export function onRanks<F extends RankFlags>(
     } catch (error) {
       if (!(error instanceof Error && error.name === "AbortError")) throw error;
       // All stop after the same step, and rank 0 says so. One that was stopped
-      // elsewhere does not come here.
+      // elsewhere may wait for others for ever.
       const isTogether = await Promise.race([
         mpi.barrier().then(() => true),
         sleep(GOODBYE_MS).then(() => false),
       ]);
       if (isTogether) guard.end();
-      if (mpi.rank === 0) throw error;
+      if (!isTogether || mpi.rank === 0) throw error;
       await sleep(LAST_WORDS_MS);
       Deno.exit(130);
     }

@@ -1,6 +1,6 @@
 /**
- * Imports point up the map of the README: core <- models, onnx, datasets <-
- * robust <- scripts, web.
+ * Imports point up the map of the README: core <- models, onnx, datasets,
+ * distributed <- robust <- scripts, web.
  */
 import { assertEquals } from "@std/assert";
 

@@ -138,7 +138,10 @@ Deno.test({
     const { code, stderr } = await ended;
     if (code !== 0) {
       assertEquals(errorsOf({ stderr: text(stderr) }).length, 1, text(stderr));
-      assertMatch(text(stderr), /^error: rank 0 of 2 on \S+: Stopped by SIGT/m);
+      assertMatch(
+        text(stderr),
+        /^error: rank \d of 2 on \S+: Stopped by SIGT/m,
+      );
     }
     const resumed = await run("train", ["--resume", "--out", out]);
     assertEquals(resumed.code, 0, resumed.stderr);
@@ -154,21 +157,29 @@ async function until(isTrue: () => Promise<boolean>): Promise<void> {
   }
 }
 
-/** Process of a rank of a run that is under way, by its environment. */
+/** Words of a file below /proc; none if its process has ended. */
+async function wordsOf(pid: string, file: string): Promise<string[]> {
+  try {
+    return (await Deno.readTextFile(`/proc/${pid}/${file}`)).split(/[\0\s]+/);
+  } catch {
+    return [];
+  }
+}
+
+/** Process of a rank that has begun to look after itself, if there is one. */
 async function processOf(rank: number, out: string): Promise<number | null> {
-  for await (const { name } of Deno.readDir("/proc")) {
-    if (!/^\d+$/.test(name)) continue;
-    try {
-      const words = (await Deno.readTextFile(`/proc/${name}/cmdline`))
-        .split("\0");
-      const variables = (await Deno.readTextFile(`/proc/${name}/environ`))
-        .split("\0");
-      const isRank = variables.includes(`PMI_RANK=${rank}`);
-      if (isRank && words.includes("run") && words.includes(out)) {
-        return Number(name);
-      }
-    } catch {
-      // It has ended, or is another user's.
+  const entries = await Array.fromAsync(Deno.readDir("/proc"));
+  const pids = entries.map(({ name }) => name)
+    .filter((name) => /^\d+$/.test(name));
+  for (const pid of pids) {
+    const words = await wordsOf(pid, "cmdline");
+    if (!words.includes("run") || !words.includes(out)) continue;
+    const variables = await wordsOf(pid, "environ");
+    if (!variables.includes(`PMI_RANK=${rank}`)) continue;
+    // Its guard is a child of its own.
+    for (const other of pids) {
+      const [, , , parent] = await wordsOf(other, "stat");
+      if (parent === pid) return Number(pid);
     }
   }
   return null;
@@ -201,8 +212,7 @@ Deno.test({
       if (i > 0) {
         await until(() => exists(`${out}/training.safetensors`));
       }
-      // Time for the rank to look after itself, and then some.
-      await new Promise((done) => setTimeout(done, 800 + delay));
+      await new Promise((done) => setTimeout(done, delay));
       const killed = performance.now();
       Deno.kill((await processOf(rank, out))!, "SIGKILL");
       const { code, stderr } = await ended;
