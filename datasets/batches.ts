@@ -110,6 +110,12 @@ export async function* batches(
   checkInteger("distance between batches", stride, 1);
   checkInteger("number of parts", part.count, 1);
   checkInteger("index of a part", part.index, 0);
+  if (part.index >= part.count) {
+    throw new RangeError(
+      `Cannot make part ${part.index} of batches of ${part.count} parts: ` +
+        `parts begin with 0`,
+    );
+  }
   checkInteger("number of batches to prefetch", prefetch, 0);
   checkInteger("number of workers", workers, 1);
   if (!AUGMENTATIONS.includes(augmentation)) {

@@ -9,7 +9,10 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { Random, type Tensor, tensor } from "../../core/mod.ts";
 import type { Communicator } from "../../distributed/mod.ts";
+import { initializeModel } from "../../models/mod.ts";
 import { startNoiseRows } from "../../robust/batch_attack.ts";
+import { evaluate } from "../../robust/evaluate.ts";
+import { Network } from "../../robust/network.ts";
 import { startNoise } from "../../robust/pgd.ts";
 import { learningRateWarmupAt } from "../../robust/schedule.ts";
 import { SplitTrainer } from "../../robust/split_trainer.ts";
@@ -346,4 +349,36 @@ Deno.test("train() warms the learning rate up", async () => {
     RangeError,
     "warmupEpochs must be >= 0",
   );
+});
+
+Deno.test("evaluate() on ranks gives every rank what one rank measures", async () => {
+  const { spec, attack } = SETTINGS;
+  const parameters = initializeModel(spec, new Random(5));
+  const measure = async (communicator: Communicator | null, limit?: number) => {
+    const network = new Network(spec, parameters, { threads: 1 });
+    const seen: number[] = [];
+    const result = await evaluate(network, SPLIT, {
+      attack: { ...attack!, restarts: 2 },
+      batchSize: 8,
+      communicator,
+      ...(limit ? { limit } : {}),
+      onProgress: (done) => seen.push(done),
+    });
+    await network.release();
+    return { result, done: seen.at(-1) ?? 0 };
+  };
+  for (const limit of [undefined, 20]) {
+    const alone = await measure(null, limit);
+    assertEquals(alone.result.images, limit ?? 49);
+    // With 9 ranks and 7 batches, some have nothing to do.
+    for (const size of [1, 2, 9]) {
+      const all = await onRanks(
+        size,
+        (communicator) => measure(communicator, limit),
+      );
+      for (const { result } of all) assertEquals(result, alone.result);
+      const done = all.reduce((sum, rank) => sum + rank.done, 0);
+      assertEquals(done, alone.done);
+    }
+  }
 });

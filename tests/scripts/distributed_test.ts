@@ -273,6 +273,20 @@ Deno.test({
   },
 });
 
+Deno.test("train scales the learning rate with the batch and warms it up", async () => {
+  const out = `${folder}/scaled`;
+  const ended = await run("train", [
+    ...[...SMALL, "--epsilon", "0", "--eval-images", "0", "--out", out],
+    ...["--schedule", "step", "--lr-batch", "16", "--lr-warmup", "1"],
+  ]);
+  assertEquals(ended.code, 0, ended.stderr);
+  const { history } = await stateOf(out);
+  const rates = history.map(({ learningRate }) => learningRate);
+  // Batches of 64: four times 0.02, from 0.02; then the last of two steps.
+  assert(Math.abs(rates[0] - 0.08 * (0.25 + 0.75 * 0.75)) < 1e-9);
+  assert(Math.abs(rates[1] - 0.08) < 1e-9);
+});
+
 Deno.test("--distributed without a launcher is an error", async () => {
   for (const script of ["train", "evaluate", "represent"]) {
     const out = `${folder}/none.npy`;
