@@ -11,7 +11,7 @@
  */
 import { rows, type Tensor, tensor } from "../core/mod.ts";
 import type { Communicator } from "../distributed/mod.ts";
-import { modelParameters, sha256 } from "../models/mod.ts";
+import { modelParameters, weightsHash } from "../models/mod.ts";
 import { allocateOverlaid, compile, type Program } from "../onnx/mod.ts";
 import { BatchAttack, startNoiseRows } from "./batch_attack.ts";
 import { joined, type RunOptions } from "./network.ts";
@@ -392,15 +392,7 @@ export class SplitTrainer implements StepTaker {
 
   /** Tells whether ranks have the same state: SHA-256 of all of it. */
   async hash(): Promise<string> {
-    const { values } = this.#slots[0];
-    const tensors = Object.values(values) as Tensor[];
-    const first = tensors[0].data, last = tensors[tensors.length - 1].data;
-    const bytes = new Uint8Array(
-      first.buffer as ArrayBuffer,
-      first.byteOffset,
-      last.byteOffset + last.byteLength - first.byteOffset,
-    );
-    return await sha256(bytes);
+    return await weightsHash(this.#slots[0].values);
   }
 
   async release(): Promise<void> {

@@ -176,8 +176,13 @@ const FLUSH_MS = 200;
 
 /** Ends the other ranks, once they cannot cut off what this one said. */
 export function endRanks(code: number): void {
-  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, FLUSH_MS);
+  pause(FLUSH_MS);
   endJob(code);
+}
+
+/** Waits without letting anything else run. */
+export function pause(milliseconds: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, milliseconds);
 }
 
 /** Waits until this rank may tell an error. */

@@ -16,6 +16,7 @@ import {
 import {
   endRanks,
   type FlagTable,
+  pause,
   type Progress,
   rankName,
   Reporter,
@@ -160,10 +161,11 @@ class Guard implements Disposable {
 
   readonly #onUnload = () => {
     this.#dismiss();
+    if (!this.#mpi) return;
     // What happened was told before; the others must not wait for this rank.
-    // MPICH's mpirun sees to that itself, without further words.
-    const isSeen = Deno.env.get(PMI_DESCRIPTOR) !== undefined;
-    if (!isSeen) this.#mpi?.abort(Deno.exitCode || 1);
+    // MPICH's mpirun ends them without further words; MPI_Abort has some.
+    if (Deno.env.get(PMI_DESCRIPTOR) !== undefined) pause(LAST_WORDS_MS);
+    this.#mpi.abort(Deno.exitCode || 1);
   };
 
   #dismiss(): void {
