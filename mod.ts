@@ -38,6 +38,7 @@ export * from "./core/mod.ts";
 export * from "./models/mod.ts";
 export * from "./onnx/mod.ts";
 export * from "./datasets/mod.ts";
+export * from "./distributed/mod.ts";
 export * from "./robust/mod.ts";
 export * from "./robust/results.ts";
 export * from "./robust/load.ts";

@@ -34,7 +34,14 @@ export {
   type PgdStep,
   pgdStep,
 } from "./pgd.ts";
-export { learningRateAt, type Schedule, warmupAt } from "./schedule.ts";
+export {
+  learningRateAt,
+  type LearningRateWarmup,
+  learningRateWarmupAt,
+  type Schedule,
+  warmupAt,
+} from "./schedule.ts";
+export { trainingStep } from "./training_graphs.ts";
 export { sgd, type SgdSettings, type SgdUpdate } from "./sgd.ts";
 export {
   checkTrainSettings,
@@ -43,7 +50,6 @@ export {
   stateParameters,
   train,
   type TrainingAttack,
-  trainingStep,
   type TrainOptions,
   type TrainSettings,
   type TrainState,

@@ -52,7 +52,8 @@ export const TRAIN_PRESETS: Readonly<Record<string, Preset>> = {
   },
   "cifar10-judge": {
     about: "independent judge for CIFAR-10",
-    args: `${CIFAR} --arch resnet10 --width 16 --epochs 10 --epsilon 0 --seed 7`,
+    args:
+      `${CIFAR} --arch resnet10 --width 16 --epochs 10 --epsilon 0 --seed 7`,
   },
   "tiny-l2": {
     about: "robust network for Restricted Tiny ImageNet",

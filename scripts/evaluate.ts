@@ -15,6 +15,7 @@
  *   deno task evaluate --model runs/cifar-l2 --data data --attack autoattack
  *   deno task evaluate --model runs/cifar-l2 --data data --sanity
  *   deno task evaluate --cards --data data
+ *   mpirun -n 4 deno task evaluate --distributed mpi --model runs/cifar-l2 ...
  *
  * --sanity goes through the checklist of "On Evaluating Adversarial Robustness"
  * (Carlini et al. 2019) and says of each line whether it holds. --cards
@@ -57,6 +58,7 @@ import {
 } from "./_cli.ts";
 import { attackName, evaluateCards, stages } from "./_cards.ts";
 import { EVALUATE_PRESETS, expandPresets, presetFlag } from "./_presets.ts";
+import { onRanks, RANK_FLAGS } from "./_ranks.ts";
 import {
   normOf,
   openData,
@@ -150,6 +152,7 @@ export const FLAGS = {
     help: "images per run; 100 up to 64 x 64 pixels, else 10",
   },
   out: { type: "path", help: "folder for the record (default: none)" },
+  ...RANK_FLAGS,
   ...COMMON_FLAGS,
 } as const satisfies FlagTable;
 
@@ -254,15 +257,17 @@ interface Work {
 async function measurePgd(
   { flags, model: { network }, split, batchSize, context }: Work,
 ): Promise<Outcome> {
-  const { progress, note, signal } = context;
+  const { progress, note, warn = note, signal, ranks } = context;
   const attack = flags.epsilon === 0 ? null : attackOf(flags);
-  const task = progress.start("evaluate", split.size);
+  const share = split.size / (ranks?.communicator.size ?? 1);
+  const task = progress.start("evaluate", Math.ceil(share));
   const result = await evaluate(network, split, {
     ...(attack ? { attack } : {}),
     batchSize,
     seed: flags.seed,
+    communicator: ranks?.communicator,
     onProgress: (done) => task.update(done),
-    onWarning: note,
+    onWarning: warn,
     signal,
   });
   task.done();
@@ -437,13 +442,15 @@ export async function main(
   given: Flags,
   context: ScriptContext,
 ): Promise<void> {
-  const { args, note, print } = context;
+  const { args, note, print, ranks } = context;
   const flags = flagsOf(given, context);
+  checkRanks(flags, context);
   if (flags.cards) return await writeCards(flags, context);
-  const recorder = await Recorder.open("evaluate", flags, flags.out ?? null, {
-    args,
-  });
-  const device = await openDevice(flags, note);
+  // Of several ranks the first one writes.
+  const isWriter = (ranks?.communicator.rank ?? 0) === 0;
+  const out = isWriter ? flags.out ?? null : null;
+  const recorder = await Recorder.open("evaluate", flags, out, { args });
+  const device = await openDevice(flags, note, ranks);
   const model = await openModel(flags.model!, device);
   const { card, network } = model;
   const imageSize = flags.size ?? card.imageSize;
@@ -484,6 +491,7 @@ export async function main(
       batchSize: flags.batchSize ?? (imageSize <= 64 ? 100 : 10),
       context,
     });
+    if (!isWriter) return;
     await recorder.write({
       provider: device.provider,
       weights: [await weightsOf("evaluated", model)],
@@ -518,4 +526,15 @@ async function writeCards(
   if (flags.strict) checkStrict(failed);
 }
 
-if (import.meta.main) await runScript(import.meta, FLAGS, {}, main);
+/** @throws {UsageError} If several ranks cannot share what is measured */
+function checkRanks(flags: Flags, { ranks }: ScriptContext): void {
+  const isShared = !flags.cards && !flags.sanity &&
+    (flags.attack === "pgd" || flags.epsilon === 0);
+  if (!ranks || isShared) return;
+  throw new UsageError(
+    "Cannot share --cards, --sanity or attacks other than PGD over ranks: " +
+      "leave out --distributed",
+  );
+}
+
+if (import.meta.main) await runScript(import.meta, FLAGS, {}, onRanks(main));

@@ -23,6 +23,17 @@
  * training does not, training has found a way around that attack (catastrophic
  * overfitting), and a note says so.
  *
+ * On several machines or GPUs, under mpirun or Slurm (docs/scale.md):
+ *
+ *   mpirun -n 4 deno task train --distributed mpi --batch-size 256 \
+ *     --ghost-batch 64 --out runs/cifar-l2
+ *
+ * Each rank takes its part of every batch and gradients are averaged.
+ * --batch-size counts the images of all ranks. For larger batches the field's
+ * rule is to scale the learning rate with the batch size and to warm up over
+ * five epochs (Goyal et al. 2017, "Accurate, large minibatch SGD"): pass the
+ * learning rate that suits batches of 256 with --lr-batch 256 --lr-warmup 5.
+ *
  * Defaults are those of the reference library for CIFAR-10: SGD with momentum
  * 0.9, weight decay 5e-4, learning rate 0.1 divided by 10 every 50 epochs,
  * batches of 128, PGD of 7 steps of epsilon / 5. Shorter trainings do better
@@ -34,6 +45,7 @@ import {
   type Architecture,
   ARCHITECTURES,
   AUGMENTATIONS,
+  broadcastJson,
   type Card,
   CARD_SCHEMA_VERSION,
   type CardAttack,
@@ -75,12 +87,14 @@ import {
   kebab,
   type ParsedFlags,
   parseFlags,
+  type Ranks,
   runScript,
   type ScriptContext,
   UsageError,
 } from "./_cli.ts";
 import { hardware, preprocessingOf } from "./_hardware.ts";
 import { expandPresets, presetFlag, TRAIN_PRESETS } from "./_presets.ts";
+import { onRanks, RANK_FLAGS } from "./_ranks.ts";
 import {
   normOf,
   openData,
@@ -168,13 +182,42 @@ export const FLAGS = {
     min: 1,
     help: "passes over the data",
   },
-  batchSize: { type: "integer", default: 128, min: 2, help: "images per step" },
+  batchSize: {
+    type: "integer",
+    default: 128,
+    min: 2,
+    help: "images per step, of all ranks together",
+  },
+  ghostBatch: {
+    type: "integer",
+    min: 1,
+    help:
+      "images that BatchNorm sees at a time, on any number of ranks; those of " +
+      "a rank if not given",
+  },
   learningRate: {
     type: "number",
     default: 0.1,
     above: 0,
     aliases: ["lr"],
     help: "largest learning rate",
+  },
+  learningRateBatch: {
+    type: "integer",
+    min: 1,
+    aliases: ["lr-batch"],
+    help:
+      "batch size that --lr is for: lr x batch-size / this is used (Goyal et " +
+      "al. 2017: 256)",
+  },
+  learningRateWarmup: {
+    type: "number",
+    default: 0,
+    min: 0,
+    aliases: ["lr-warmup"],
+    help:
+      "epochs over which the learning rate grows linearly, from --lr where " +
+      "--lr-batch scales it, else from 0 (Goyal et al.: 5)",
   },
   schedule: {
     type: "choice",
@@ -242,6 +285,7 @@ export const FLAGS = {
     min: 1,
     help: "PGD steps of that attack",
   },
+  ...RANK_FLAGS,
   ...COMMON_FLAGS,
 } as const satisfies FlagTable;
 
@@ -261,6 +305,8 @@ const FREE = new Set<string>([
     "debug",
   ],
   ...["evalImages", "evalEpsilon", "evalSteps", "help"],
+  // A run may go on on another number of ranks.
+  ...["distributed", "rankLogs"],
 ]);
 
 function attackOf(flags: Flags): TrainingAttack | null {
@@ -276,8 +322,24 @@ function attackOf(flags: Flags): TrainingAttack | null {
   };
 }
 
+/**
+ * Learning rate and its warm-up by the linear scaling rule: times as much for
+ * batches times as large, growing from what it was scaled from.
+ */
+function learningRateOf(
+  flags: Flags,
+): Pick<TrainSettings, "learningRate" | "learningRateWarmup"> {
+  const { batchSize, learningRateBatch, learningRateWarmup: epochs } = flags;
+  const scale = batchSize / (learningRateBatch ?? batchSize);
+  const from = learningRateBatch === undefined ? 0 : Math.min(1, 1 / scale);
+  return {
+    learningRate: flags.learningRate * scale,
+    ...(epochs > 0 ? { learningRateWarmup: { epochs, from } } : {}),
+  };
+}
+
 function settingsOf(flags: Flags, dataset: Dataset): TrainSettings {
-  const { epochs, batchSize, learningRate, momentum, weightDecay } = flags;
+  const { epochs, batchSize, ghostBatch, momentum, weightDecay } = flags;
   const { epsilonWarmup, ema, augmentation, seed, width, stepEvery } = flags;
   const small = dataset.imageShape[1] <= 64;
   const form = flags.form === "auto"
@@ -300,7 +362,9 @@ function settingsOf(flags: Flags, dataset: Dataset): TrainSettings {
     },
     epochs,
     batchSize,
-    learningRate,
+    // States of runs without ghost batches do not name them.
+    ...(ghostBatch === undefined ? {} : { ghostBatch }),
+    ...learningRateOf(flags),
     momentum,
     weightDecay,
     epsilonWarmup,
@@ -563,13 +627,47 @@ function withPresets(
   };
 }
 
+/** What rank 0 tells the others before they train together. */
+interface Plan {
+  /** Those of a resumed run. */
+  readonly flags: Flags;
+  readonly isFinished: boolean;
+}
+
+/** The part of ranks other than 0: they read no run and write none. */
+async function follow(
+  given: Flags,
+  context: ScriptContext,
+  ranks: Ranks,
+): Promise<void> {
+  const { communicator } = ranks;
+  const plan = await broadcastJson<Plan>(communicator, null);
+  if (plan.isFinished) return;
+  const flags = {
+    ...plan.flags,
+    // Another machine may keep the data elsewhere.
+    data: given.data ?? plan.flags.data,
+    device: given.device,
+    threads: given.threads,
+  };
+  const bytes = await communicator.broadcast(null);
+  const saved = bytes.length > 0
+    ? await decodeTraining(bytes, "what rank 0 sent")
+    : null;
+  const device = await openDevice(flags, context.note, ranks);
+  await trainInto(null, flags, saved, device, context);
+}
+
 /** Trains a network; the work of this script. */
 export async function main(
   flagsGiven: Flags,
   context: ScriptContext,
 ): Promise<void> {
-  const { signal, note, print } = context;
+  const { signal, note, print, ranks } = context;
   const { given, args } = withPresets(flagsGiven, context);
+  if (ranks && ranks.communicator.rank > 0) {
+    return await follow(given, context, ranks);
+  }
   const { resume } = given;
   const recorder = await Recorder.open("train", given, given.out, {
     args,
@@ -580,14 +678,19 @@ export async function main(
   const saved = resume ? await readState(out) : null;
   const flags = previous ? resumedFlags(given, previous, args) : given;
   recorder.setFlags(flags);
-  if (await isFinished(recorder)) {
+  const plan: Plan = { flags, isFinished: await isFinished(recorder) };
+  if (ranks) await broadcastJson(ranks.communicator, plan);
+  if (plan.isFinished) {
     note(`Nothing to resume: "${out}" has all its epochs`);
     if (flags.json) await writeFileAtomic(flags.json, formatRun(previous!));
     print(`${out}/${MODEL_FILE}`);
     return;
   }
   if (resume && !saved) noteStart(recorder, args, note);
-  const device = await openDevice(flags, note);
+  await ranks?.communicator.broadcast(
+    saved ? await encodeTraining(saved) : new Uint8Array(0),
+  );
+  const device = await openDevice(flags, note, ranks);
   if (!previous) {
     // From here on --resume knows the flags.
     const { provider } = device;
@@ -636,25 +739,30 @@ function noteStart(
   );
 }
 
+/** @param recorder Null on ranks that write nothing */
 async function trainInto(
-  recorder: Recorder,
+  recorder: Recorder | null,
   flags: Flags,
   saved: SavedTraining | null,
   device: { readonly provider: Provider; readonly threads?: number },
   context: ScriptContext,
 ): Promise<void> {
-  const { signal, progress, note } = context;
+  const { signal, progress, note, warn = note } = context;
+  const communicator = context.ranks?.communicator ?? null;
   const dataset = await openImages(flags, context);
   const settings = settingsOf(flags, dataset);
   try {
-    checkTrainSettings(settings);
+    checkTrainSettings(settings, communicator?.size);
   } catch (error) {
     throw usageOf(error);
   }
   const data = dataOf(flags, dataset);
-  if (saved) checkSaved(recorder.folder!, saved, { settings, data });
+  if (saved && recorder) {
+    checkSaved(recorder.folder!, saved, { settings, data });
+  }
   const known = await versions();
-  const command = `deno task train ${recorder.args.map(quoted).join(" ")}`;
+  const words = (recorder?.args ?? []).map(quoted).join(" ");
+  const command = `deno task train ${words}`;
   const training = (state: TrainState): CardTraining => ({
     seconds: state.history.reduce((sum, { seconds }) => sum + seconds, 0) +
       state.sums.seconds,
@@ -665,6 +773,7 @@ async function trainInto(
 
   let written: TrainState | null = null;
   const write = async (state: TrainState) => {
+    if (!recorder) return;
     const card = cardOf(settings, dataset, state, {
       versions: known,
       command,
@@ -687,7 +796,7 @@ async function trainInto(
 
   const warned = new Set<string>();
   const onWarning = (message: string) => {
-    if (!warned.has(message)) note(message);
+    if (!warned.has(message)) warn(message);
     warned.add(message);
   };
   const test = (dataset.splits as Partial<Dataset["splits"]>).test;
@@ -711,6 +820,7 @@ async function trainInto(
       const result = await evaluate(network, split, {
         attack,
         limit: count,
+        communicator,
         onWarning,
         onProgress: (done) => task.update(done),
         signal,
@@ -752,6 +862,7 @@ async function trainInto(
   try {
     const state = await train(settings, dataset.splits.train, {
       ...device,
+      communicator,
       state: saved?.state,
       signal,
       onStep: ({ epoch, step, stepsPerEpoch, loss, accuracy }) => {
@@ -778,4 +889,4 @@ async function trainInto(
   }
 }
 
-if (import.meta.main) await runScript(import.meta, FLAGS, {}, main);
+if (import.meta.main) await runScript(import.meta, FLAGS, {}, onRanks(main));

@@ -124,6 +124,45 @@ Deno.test("batches() resumes with the very same batches", async () => {
   assertEquals(await all(split, { ...options, start: 9 }), []);
 });
 
+Deno.test("batches() makes parts and every n-th of the very same batches", async () => {
+  const split = await shapes(60);
+  const options = {
+    batchSize: 16,
+    order: "shuffled",
+    augmentation: "standard",
+    random,
+  } as const;
+  const whole = await all(split, options);
+  const size = 3 * 32 * 32;
+  // The last batch has 12 images.
+  for (const count of [1, 3, 4]) {
+    const parts = await Promise.all(
+      Array.from(
+        { length: count },
+        (_, index) => all(split, { ...options, part: { index, count } }),
+      ),
+    );
+    for (const [i, { images, labels, indices }] of whole.entries()) {
+      const mine = parts.map((made) => made[i]);
+      assertEquals(mine.flatMap((part) => [...part.indices]), [...indices]);
+      assertEquals(mine.flatMap((part) => [...part.labels]), [...labels]);
+      let first = 0;
+      for (const { images: part } of mine) {
+        const end = first + part.shape[0];
+        const rows = images.data.subarray(first * size, end * size);
+        assertEquals(part.data, rows);
+        first = end;
+      }
+    }
+  }
+  const odd = await all(split, { ...options, start: 1, stride: 2 });
+  assertEquals(odd, [whole[1], whole[3]]);
+  assertEquals(await all(split, { ...options, start: 2, stride: 3 }), [
+    whole[2],
+  ]);
+  assertEquals(await all(split, { ...options, start: 4, stride: 5 }), []);
+});
+
 Deno.test("batches() augments anew in each epoch", async () => {
   const split = await shapes(10);
   const options = { batchSize: 10, augmentation: "standard", random } as const;
@@ -213,6 +252,8 @@ Deno.test("batches() refuses numbers out of range", async () => {
       "batch size must be an integer >= 1: current value is 0",
     ],
     [{ start: -1 }, "first batch"],
+    [{ stride: 0 }, "distance between batches"],
+    [{ part: { index: 2, count: 2 } }, "Cannot make part 2 of batches of 2"],
     [{ workers: 0.5 }, "number of workers"],
     [{ epoch: NaN }, "epoch"],
     [

@@ -25,7 +25,7 @@ import { apgdStep } from "../../robust/apgd.ts";
 import { targetedDlrObjective } from "../../robust/margin.ts";
 import { crossEntropyObjective } from "../../robust/objectives.ts";
 import { pgdStep } from "../../robust/pgd.ts";
-import { trainingStep } from "../../robust/train.ts";
+import { trainingStep } from "../../robust/training_graphs.ts";
 import { assertAllClose, evaluate } from "../_assert.ts";
 
 const ignore = !hasAdapter();
