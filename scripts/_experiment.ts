@@ -471,6 +471,31 @@ export class Experiment {
     return Array.from(predictions(logits), (label) => card.classes[label]);
   }
 
+  /**
+   * Coordinates of a representation: those that were named, or some chosen at
+   * random.
+   *
+   * @throws {UsageError} If one that was named is not there
+   */
+  async coordinates(
+    model: LoadedNetwork,
+    { coordinate, features }: {
+      readonly coordinate: readonly number[];
+      readonly features: number;
+    },
+  ): Promise<readonly number[]> {
+    if (coordinate.length === 0) return await this.features(model, features);
+    const size = representationSize(model);
+    const odd = coordinate.find((i) => i >= size);
+    if (odd !== undefined) {
+      throw new UsageError(
+        `There is no coordinate ${odd}: the representation has ${size}, 0 to ` +
+          `${size - 1}`,
+      );
+    }
+    return coordinate;
+  }
+
   /** Coordinates of a representation, chosen at random. */
   async features(model: LoadedNetwork, count: number): Promise<number[]> {
     const size = representationSize(model);

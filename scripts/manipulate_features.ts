@@ -143,9 +143,7 @@ export async function main(
   ], sources.names);
   const metrics: Record<string, JsonObject> = {};
   for (const { role, model } of experiment.models) {
-    const coordinates = flags.coordinate.length > 0
-      ? flags.coordinate
-      : await experiment.features(model, flags.features);
+    const coordinates = await experiment.coordinates(model, flags);
     const all: Record<string, number[]> = {};
     const features: JsonObject[] = [];
     for (const coordinate of coordinates) {

@@ -108,9 +108,7 @@ export async function main(
   const figure: { label: string; images: Tensor; captions: string[] }[] = [];
   const metrics: Record<string, JsonObject> = {};
   for (const { role, model } of experiment.models) {
-    const coordinates = flags.coordinate.length > 0
-      ? flags.coordinate
-      : await experiment.features(model, flags.features);
+    const coordinates = await experiment.coordinates(model, flags);
     const { onStep, done } = experiment.follow(role, "maximise", count, flags);
     const { images, activations } = await visualize(model, grey, coordinates, {
       ...flags,

@@ -213,9 +213,7 @@ export async function main(
     Array.from({ length: count }, (_, i) => `${i + 1}`),
   );
   for (const { role, model } of experiment.models) {
-    const coordinates = flags.coordinate.length > 0
-      ? flags.coordinate
-      : await experiment.features(model, flags.features);
+    const coordinates = await experiment.coordinates(model, flags);
     const k = coordinates.length;
     const n = k * starts.length;
     const { onStep, done } = experiment.follow(role, "visualise", n, flags);

@@ -236,7 +236,7 @@ const PICTURES: readonly Row[] = [
   [
     "visualize_features --model run --coordinate 999 --images 0",
     2,
-    /coordinate 999: the representation has 16, 0 to 15/,
+    /no coordinate 999: the representation has 16, 0 to 15/,
   ],
   [
     "maximizing_inputs --model run --dataset cifar10",
