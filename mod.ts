@@ -38,12 +38,14 @@ export * from "./core/mod.ts";
 export * from "./models/mod.ts";
 export * from "./onnx/mod.ts";
 export * from "./datasets/mod.ts";
+export * from "./distributed/mod.ts";
 export * from "./robust/mod.ts";
 export * from "./robust/results.ts";
 export * from "./robust/load.ts";
 export * from "./robust/import.ts";
 export {
   readCheckpoint,
+  updateCard,
   writeCheckpoint,
   writeFileAtomic,
 } from "./models/files.ts";

@@ -191,7 +191,8 @@ export async function train(
   };
 }
 
-function trainSettings({ spec, batchSize }: Workload): TrainSettings {
+/** Settings of W3, without an end. */
+export function trainSettings({ spec, batchSize }: Workload): TrainSettings {
   return {
     spec,
     attack: {

@@ -120,6 +120,21 @@ export class Random {
     return this.#block[this.#used++];
   }
 
+  /**
+   * Leaves out the next integers of the stream, at no cost.
+   *
+   * @param count How many calls of `uint32()` this stands for
+   */
+  skip(count: number): void {
+    const [low, high] = this.#counter;
+    const drawn = (low + high * 2 ** 32) * 4 - (4 - this.#used);
+    const block = Math.floor((drawn + count) / 4);
+    this.#counter[0] = block % 2 ** 32;
+    this.#counter[1] = Math.floor(block / 2 ** 32);
+    this.#used = 4;
+    for (let i = 4 * block; i < drawn + count; i++) this.uint32();
+  }
+
   /** Next number, uniform in [low, high), on a grid of 2^-32 of the width. */
   uniform(low = 0, high = 1): number {
     return low + (high - low) * (this.uint32() / 2 ** 32);

@@ -23,6 +23,13 @@ export interface BatchOptions {
   readonly epoch?: number;
   /** First batch to make, from 0: where an interrupted epoch resumes. */
   readonly start?: number;
+  /** Distance from one batch to the next (default 1): others are left out. */
+  readonly stride?: number;
+  /**
+   * Makes one of `count` equal parts of every batch: the part of rank `index`
+   * where several processes share each batch.
+   */
+  readonly part?: { readonly index: number; readonly count: number };
   /** Leaves out a last batch smaller than the others. */
   readonly dropLast?: boolean;
   /** Batches made ahead of the one in use; 3 if left out, 2 for files. */
@@ -62,8 +69,8 @@ export function batchCount(
 /**
  * One epoch of a split, batch by batch. Order and augmentation depend only on
  * the generator's seed and path, the epoch, and each image's index: not on
- * batch size, prefetching or the number of workers, so that resuming with
- * `start` gives the very same batches.
+ * batch size, prefetching, the number of workers or the part that is made, so
+ * that resuming with `start` gives the very same batches.
  *
  * Workers start with the first batch asked for and end with the generator:
  * run it to its end, leave its loop, or call its `return()`.
@@ -92,6 +99,7 @@ export async function* batches(
   options: BatchOptions,
 ): AsyncGenerator<Batch, void, void> {
   const { batchSize, random, epoch = 0, start = 0, signal } = options;
+  const { stride = 1, part = { index: 0, count: 1 } } = options;
   const { order = "sequential", augmentation = "none" } = options;
   const files = split.source.kind === "files";
   const { prefetch = files ? 2 : 3 } = options;
@@ -99,6 +107,15 @@ export async function* batches(
   checkInteger("batch size", batchSize, 1);
   checkInteger("epoch", epoch, 0);
   checkInteger("first batch", start, 0);
+  checkInteger("distance between batches", stride, 1);
+  checkInteger("number of parts", part.count, 1);
+  checkInteger("index of a part", part.index, 0);
+  if (part.index >= part.count) {
+    throw new RangeError(
+      `Cannot make part ${part.index} of batches of ${part.count} parts: ` +
+        `parts begin with 0`,
+    );
+  }
   checkInteger("number of batches to prefetch", prefetch, 0);
   checkInteger("number of workers", workers, 1);
   if (!AUGMENTATIONS.includes(augmentation)) {
@@ -121,16 +138,19 @@ export async function* batches(
   signal?.addEventListener("abort", abort);
   try {
     const queue: Promise<MadeBatch>[] = [];
-    for (let next = start, made = start; made < count; made++) {
-      while (next < count && next <= made + prefetch) {
-        const indices = sequence.slice(
+    for (let next = start, made = start; made < count; made += stride) {
+      while (next < count && next <= made + prefetch * stride) {
+        const whole = sequence.subarray(
           next * batchSize,
           Math.min((next + 1) * batchSize, split.size),
         );
+        const edge = (index: number) =>
+          Math.floor(index * whole.length / part.count);
+        const indices = whole.slice(edge(part.index), edge(part.index + 1));
         const batch = makeBatch(split, indices, { augmentation, seed, pool });
         batch.catch(() => {}); // Rejections count when their batch is due.
         queue.push(batch);
-        next++;
+        next += stride;
       }
       const { batch, failures } = await queue.shift()!;
       if (failures.length > 0 && !options.onWarning) {

@@ -274,6 +274,58 @@ export function balancedSubset(
   return kept;
 }
 
+/**
+ * Some images of a split as a split of its own.
+ *
+ * @param split An open split; it may be closed afterwards
+ * @param indices Which images, each 0 <= index < size
+ * @throws {RangeError} If an index is out of range or the split is closed
+ */
+export function selectImages(
+  split: Split,
+  indices: ArrayLike<number>,
+): Split {
+  const { name, imageShape, source } = split;
+  checkIndices(indices, split.size);
+  const kept = Array.from(indices);
+  const labels = Uint32Array.from(kept, (i) => split.labels[i]);
+  if (source.kind === "files") {
+    const paths = kept.map((i) => source.paths[i]);
+    return makeSplit({
+      name,
+      imageShape,
+      labels,
+      source: { kind: "files", paths },
+    });
+  }
+  const length = sizeOf(imageShape);
+  const pixels = sharedBytes(kept.length * length);
+  kept.forEach((from, to) =>
+    pixels.set(
+      source.pixels.subarray(from * length, (from + 1) * length),
+      to * length,
+    )
+  );
+  return makeSplit({
+    name,
+    imageShape,
+    labels,
+    source: { kind: "packed", pixels },
+  });
+}
+
+/**
+ * Images of a split taken from the classes in turn, as a split of its own:
+ * those that opening with this limit keeps.
+ *
+ * @param split An open split; it may be closed afterwards
+ * @param limit Number of images to keep
+ * @throws {RangeError} If the limit is not an integer > 0 or the split is closed
+ */
+export function balancedSplit(split: Split, limit: number): Split {
+  return selectImages(split, balancedSubset(split.labels, limit));
+}
+
 /** @throws {RangeError} If the limit is given but not an integer > 0 */
 export function checkLimit(limit?: number): void {
   if (limit !== undefined && !(Number.isInteger(limit) && limit > 0)) {

@@ -27,12 +27,14 @@ export {
 } from "./batches.ts";
 export { CIFAR10_CLASSES } from "./cifar10.ts";
 export {
+  balancedSplit,
   type Dataset,
   type ImageShape,
   NORMALIZATION,
   type OpenOptions,
   type Progress,
   type Rgb,
+  selectImages,
   type Source,
   type Split,
   type SplitName,

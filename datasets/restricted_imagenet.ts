@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { dataFolder, foldersIn, isFile } from "./_folder.ts";
+import { dataFolder, foldersIn, isFile, isFolder } from "./_folder.ts";
 import {
   type Dataset,
   NORMALIZATION,
@@ -84,16 +84,35 @@ export async function readWordNet(
   );
 }
 
+/** Folders that hold it in a folder of several data sets. */
+const FOLDERS = [
+  "restricted_imagenet",
+  "restricted-imagenet",
+  "restricted-tiny-imagenet",
+];
+
+/** The folder given, or the one in it. */
+async function restrictedFolder(data: string | undefined): Promise<string> {
+  const root = await dataFolder("restricted_imagenet", data);
+  if ((await presentSplits(root)).length > 0) return root;
+  for (const name of FOLDERS) {
+    const inner = `${root}/${name}`;
+    if (await isFolder(inner)) return inner;
+  }
+  return root;
+}
+
 /**
  * Opens ImageNet restricted to the nine groups. Where all groups occur, labels
  * follow {@linkcode RESTRICTED_IMAGENET}; where only some do, as in a subset
  * of the classes, labels count those that occur in any split present, in the
- * same order.
+ * same order. `data` may also be a folder that holds it as
+ * `restricted-tiny-imagenet`, `restricted_imagenet` or `restricted-imagenet`.
  */
 export async function openRestrictedImagenet<S extends SplitName>(
   options: OpenOptions<S>,
 ): Promise<Dataset<S>> {
-  const root = await dataFolder("restricted_imagenet", options.data);
+  const root = await restrictedFolder(options.data);
   const present = await presentSplits(root);
   const wordNet = await readWordNet(root, present);
   const groupOf = (wnid: string) => {

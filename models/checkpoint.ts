@@ -47,8 +47,20 @@ export interface CardAttack {
   readonly randomStart: boolean;
 }
 
+/** A share of images: its 95% interval (Wilson's score) and their number. */
+export interface CardInterval {
+  /** Lower end, 0 to 1. */
+  readonly low: number;
+  /** Upper end, 0 to 1. */
+  readonly high: number;
+  /** Number of images. */
+  readonly n: number;
+}
+
 /** Accuracy under one attack, in the norm of the card's attack, else l2. */
 export interface AdversarialAccuracy {
+  /** Name of the attack, such as "PGD-20"; PGD if left out. */
+  readonly attack?: string;
   /** Radius in [0, 1] pixel units: over one whole image for l2. */
   readonly epsilon: number;
   /** Steps of each run. */
@@ -59,6 +71,66 @@ export interface AdversarialAccuracy {
   readonly restarts: number;
   /** Fraction of images classified correctly, 0 to 1. */
   readonly accuracy: number;
+  /** Where it lies with 95% confidence. */
+  readonly interval?: CardInterval;
+}
+
+/** How long training took, and on what. */
+export interface CardTraining {
+  /** Time of all steps, without evaluation, in seconds. */
+  readonly seconds: number;
+  /** Execution provider, such as "cpu". */
+  readonly provider: string;
+  /** Model of the processor. */
+  readonly cpu: string;
+  /** Threads that the network ran on. */
+  readonly threads: number;
+  /** Name of the preset its flags came from. */
+  readonly preset?: string;
+}
+
+/** The images of training. */
+export interface CardData {
+  /** Name in the registry of datasets. */
+  readonly name: string;
+  /** Number of training images. */
+  readonly images: number;
+  /** What was done to them before the network, in words. */
+  readonly preprocessing: string;
+}
+
+/** The checklist of whether the measured robustness can be believed. */
+export interface CardSanity {
+  /** Images that it was made with. */
+  readonly images: number;
+  /** How perturbations were measured. */
+  readonly norm: "l2" | "linf";
+  /** Radius of the ball in [0, 1] pixel units. */
+  readonly epsilon: number;
+  /** Steps of PGD. */
+  readonly steps: number;
+  /** Each check, whether it passed, and its numbers in words. */
+  readonly checks: readonly {
+    readonly name: string;
+    readonly passed: boolean;
+    readonly detail: string;
+  }[];
+}
+
+/** How the accuracies of a card were measured. */
+export interface CardEvaluation {
+  /** Whether all that was planned is measured; if not, it can be continued. */
+  readonly complete: boolean;
+  /** Images it was limited to; null: all of the test split. */
+  readonly limit: number | null;
+  /** Execution provider, such as "cpu". */
+  readonly provider: string;
+  /** Model of the processor. */
+  readonly cpu: string;
+  /** What was done to the images before the network, in words. */
+  readonly preprocessing: string;
+  /** ISO 8601 time of the last measurement. */
+  readonly measured: string;
 }
 
 /** What a checkpoint's parameters are and how they came about. */
@@ -91,11 +163,21 @@ export interface Card {
   readonly accuracies: {
     /** Fraction of images classified correctly, 0 to 1. */
     readonly clean?: number;
+    /** Where it lies with 95% confidence. */
+    readonly cleanInterval?: CardInterval;
     /** One entry per attack. */
     readonly adversarial?: readonly AdversarialAccuracy[];
     /** Number of images the accuracies are measured on. */
     readonly images?: number;
   };
+  /** The checklist's result. */
+  readonly sanity?: CardSanity;
+  /** How the accuracies were measured. */
+  readonly evaluation?: CardEvaluation;
+  /** How long training took, and on what. */
+  readonly training?: CardTraining;
+  /** The images of training. */
+  readonly data?: CardData;
   /** Command line that made the checkpoint. */
   readonly command?: string;
   /** Versions by package. */
@@ -279,6 +361,15 @@ function channels(passes: (value: unknown) => boolean, wanted: string): Rule {
   );
 }
 
+const bool = rule((value) => typeof value === "boolean", "true or false");
+
+const norm = rule(
+  (value) => value === "l2" || value === "linf",
+  `"l2" or "linf"`,
+);
+
+const interval = checkRecord({ low: fraction, high: fraction, n: count });
+
 const CARD_RULES: Readonly<Record<string, Rule>> = {
   schemaVersion: positiveCount,
   architecture: text,
@@ -301,28 +392,61 @@ const CARD_RULES: Readonly<Record<string, Rule>> = {
     "three numbers > 0",
   ),
   attack: nullable(checkRecord({
-    norm: rule((value) => value === "l2" || value === "linf", `"l2" or "linf"`),
+    norm,
     epsilon: nonNegative,
     stepSize: nonNegative,
     steps: count,
-    randomStart: rule((value) => typeof value === "boolean", "true or false"),
+    randomStart: bool,
   })),
   epoch: count,
   seed: count,
   accuracies: checkRecord({
     clean: optional(fraction),
+    cleanInterval: optional(interval),
     adversarial: optional(listOf(
       checkRecord({
+        attack: optional(text),
         epsilon: nonNegative,
         steps: count,
         stepSize: nonNegative,
         restarts: count,
         accuracy: fraction,
+        interval: optional(interval),
       }),
       "a list",
     )),
     images: optional(count),
   }),
+  sanity: optional(checkRecord({
+    images: count,
+    norm,
+    epsilon: nonNegative,
+    steps: count,
+    checks: listOf(
+      checkRecord({ name: text, passed: bool, detail: text }),
+      "a list",
+    ),
+  })),
+  evaluation: optional(checkRecord({
+    complete: bool,
+    limit: nullable(count),
+    provider: text,
+    cpu: text,
+    preprocessing: text,
+    measured: isoTime,
+  })),
+  training: optional(checkRecord({
+    seconds: nonNegative,
+    provider: text,
+    cpu: text,
+    threads: count,
+    preset: optional(text),
+  })),
+  data: optional(checkRecord({
+    name: text,
+    images: count,
+    preprocessing: text,
+  })),
   command: optional(text),
   versions: optional(mapOf(text, "an object of texts")),
   created: optional(isoTime),

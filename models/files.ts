@@ -6,6 +6,7 @@
 import { createHash } from "node:crypto";
 import { basename, dirname, join } from "node:path";
 import {
+  type Card,
   type Checkpoint,
   checkpointParts,
   decodeCheckpoint,
@@ -84,6 +85,44 @@ export async function writeCheckpoint(
 ): Promise<void> {
   const parts = await checkpointParts(checkpoint, options, sha256InParts);
   await writeFileAtomic(path, parts);
+}
+
+/**
+ * Replaces the card of a checkpoint on disk, whole or not at all; the weights
+ * stay as they are, in float16 if the file holds such.
+ *
+ * @param path File written by `writeCheckpoint()`
+ * @param change Makes the new card of the one in the file
+ * @returns The new card
+ * @throws {SyntaxError} If the file is not a checkpoint, whole and unchanged
+ * @throws {TypeError} If the new card is malformed
+ * @throws {Error} If the file cannot be read or written
+ */
+export async function updateCard(
+  path: string,
+  change: (card: Card) => Card,
+): Promise<Card> {
+  const { card, tensors } = await readCheckpoint(path);
+  const float16 = Object.values(tensors).every(({ dtype, data }) =>
+    dtype !== "float32" || isHalf(data as Float32Array)
+  );
+  const changed = change(card);
+  await writeCheckpoint(path, { card: changed, tensors }, { float16 });
+  return { ...changed, weightsSha256: card.weightsSha256 };
+}
+
+/** Whether float16 holds every value exactly. */
+function isHalf(data: Float32Array): boolean {
+  const bits = new Uint32Array(data.buffer, data.byteOffset, data.length);
+  return data.every((value, i) => {
+    const size = Math.abs(value);
+    if (size === 0) return true;
+    if (!(size <= 65504)) return false;
+    // 11 significant bits; below 2^-14 multiples of 2^-24.
+    return size >= 2 ** -14
+      ? (bits[i] & 0x1fff) === 0
+      : Number.isInteger(size * 2 ** 24);
+  });
 }
 
 /**

@@ -36,7 +36,7 @@ export interface Ball {
    *
    * @param x Images, `[n, ...]`
    * @param g Gradient of each image's own objective, `[n, ...]`
-   * @param stepSize Scalar; negative goes downhill
+   * @param stepSize Scalar, or one per image `[n]`; negative goes downhill
    */
   step(x: Node, g: Node, stepSize: Node): Node;
   /**
@@ -63,6 +63,11 @@ export interface Ball {
 const TINY_STEP = 1e-10;
 const TINY_PROJECTION = 1e-7;
 
+/** A step size that broadcasts over images: of all, or of each. */
+function spread(stepSize: Node, x: Node): Node {
+  return stepSize.shape.length === 1 ? perImage(stepSize, x) : stepSize;
+}
+
 const l2: Ball = {
   // A zero gradient gives a zero step.
   step: (x, g, stepSize) =>
@@ -84,7 +89,7 @@ const l2: Ball = {
 };
 
 const linf: Ball = {
-  step: (x, g, stepSize) => add(x, mul(sign(g), stepSize)),
+  step: (x, g, stepSize) => add(x, mul(sign(g), spread(stepSize, x))),
   project(x, center, epsilon) {
     const difference = maximum(minimum(sub(x, center), epsilon), neg(epsilon));
     return clip(add(center, difference), 0, 1);
@@ -96,7 +101,7 @@ const linf: Ball = {
 };
 
 const unconstrained: Ball = {
-  step: (x, g, stepSize) => add(x, mul(g, stepSize)),
+  step: (x, g, stepSize) => add(x, mul(g, spread(stepSize, x))),
   project: (x) => clip(x, 0, 1),
   randomStart: (center, noise, epsilon) =>
     clip(add(center, mul(noise, epsilon)), 0, 1),

@@ -5,6 +5,11 @@
  */
 import { Random, rows, type Tensor } from "../core/mod.ts";
 import { batches, type Split } from "../datasets/mod.ts";
+import {
+  broadcastJson,
+  type Communicator,
+  gatherJson,
+} from "../distributed/mod.ts";
 import type { Norm } from "./ball.ts";
 import { DEFAULT_BATCH_SIZE, type Network } from "./network.ts";
 import { crossEntropyObjective } from "./objectives.ts";
@@ -35,7 +40,12 @@ export interface EvaluateOptions {
   readonly limit?: number;
   /** Of the random starts (default 0). */
   readonly seed?: number;
-  /** Receives the number of images done. */
+  /**
+   * Ranks that evaluate together, each calling `evaluate()` with the same
+   * arguments: they take batches in turn, and all get the result of one rank.
+   */
+  readonly communicator?: Communicator | null;
+  /** Receives the number of images done, by this rank. */
   readonly onProgress?: (done: number) => void;
   /** As that of `batches()`: images that cannot be decoded are left out. */
   readonly onWarning?: (message: string) => void;
@@ -131,73 +141,43 @@ export async function evaluate(
   options: EvaluateOptions = {},
 ): Promise<Evaluation> {
   const { attack, batchSize = DEFAULT_BATCH_SIZE, seed = 0, signal } = options;
+  const { communicator = null } = options;
   if (attack) {
     checkPgd(attack);
     checkRestarts(attack.restarts, attack.randomStart);
   }
   const limit = Math.min(options.limit ?? Infinity, split.size);
-  const clean: boolean[] = [];
-  const adversarial: boolean[] = [];
-  let cleanLoss = 0;
-  let adversarialLoss = 0;
+  const size = Math.min(batchSize, split.size);
   const random = new Random(seed);
   const stream = batches(split, {
-    batchSize: Math.min(batchSize, split.size),
+    batchSize: size,
     order: "sequential",
     augmentation: "none",
     random,
     epoch: 0,
+    start: communicator?.rank ?? 0,
+    stride: communicator?.size ?? 1,
     onWarning: options.onWarning,
     signal,
   });
+  const mine: BatchResult[] = [];
+  let done = 0;
   for await (const batch of stream) {
     signal?.throwIfAborted();
-    const count = Math.min(batch.labels.length, limit - clean.length);
+    // Those that cannot be decoded are missing.
+    const start = size * Math.floor(batch.indices[0] / size);
+    const count = batch.indices.filter((index) => index < limit).length;
+    if (count === 0) break;
     const images = rows(batch.images, 0, count);
     const labels = batch.labels.subarray(0, count);
-    const objective = crossEntropyObjective(labels, network.spec.classes);
-    const run = (settings: PgdSettings, restart?: number) =>
-      optimizeInput(network, images, {
-        ...settings,
-        objective,
-        direction: "maximize",
-        keep: "best",
-        batchSize,
-        offset: clean.length,
-        signal,
-        randomStart: restart === undefined
-          ? undefined
-          : random.stream("restart", restart),
-      });
-    const classify = async (candidates: Tensor) => {
-      const { logits } = await network.predict(candidates, { batchSize });
-      const predicted = Array.from(predictions(logits));
-      return {
-        correct: predicted.map((label, i) => label === labels[i]),
-        losses: crossEntropies(logits, labels),
-      };
-    };
-    const { correct: unharmed, losses } = await classify(images);
-    cleanLoss += total(losses);
-    if (attack) {
-      let robust = unharmed;
-      let worst = losses;
-      for (let restart = 0; restart < attack.restarts; restart++) {
-        const result = await run(
-          attack,
-          attack.randomStart ? restart : undefined,
-        );
-        const attacked = await classify(result.images);
-        robust = robust.map((is, i) => is && attacked.correct[i]);
-        worst = worst.map((loss, i) => Math.max(loss, attacked.losses[i]));
-      }
-      adversarial.push(...robust);
-      adversarialLoss += total(worst);
-    }
-    clean.push(...unharmed);
-    options.onProgress?.(clean.length);
-    if (clean.length >= limit) break;
+    const measure = { ...options, attack, batchSize, random, start };
+    mine.push(await evaluateBatch(network, images, labels, measure));
+    done += count;
+    options.onProgress?.(done);
   }
+  const results = communicator ? await shared(communicator, mine) : mine;
+  const clean = results.flatMap((result) => result.clean);
+  const adversarial = results.flatMap((result) => result.adversarial);
   const images = clean.length;
   if (images === 0) {
     throw new Error(
@@ -207,18 +187,100 @@ export async function evaluate(
   }
   const fraction = (flags: readonly boolean[]) =>
     flags.filter(Boolean).length / images;
+  const mean = (name: "cleanLoss" | "adversarialLoss") =>
+    results.reduce((sum, result) => sum + result[name], 0) / images;
   return {
     images,
     clean: fraction(clean),
-    cleanLoss: cleanLoss / images,
+    cleanLoss: mean("cleanLoss"),
     ...(attack
       ? {
         adversarial: fraction(adversarial),
-        adversarialLoss: adversarialLoss / images,
+        adversarialLoss: mean("adversarialLoss"),
       }
       : {}),
     perImage: { clean, ...(attack ? { adversarial } : {}) },
   };
+}
+
+/** What one batch came to; losses are sums. */
+interface BatchResult {
+  /** Index of its first image. */
+  readonly start: number;
+  readonly clean: readonly boolean[];
+  readonly adversarial: readonly boolean[];
+  readonly cleanLoss: number;
+  readonly adversarialLoss: number;
+}
+
+async function evaluateBatch(
+  network: Network,
+  images: Tensor,
+  labels: Uint32Array,
+  { attack, batchSize, signal, random, start }: EvaluateOptions & {
+    readonly batchSize: number;
+    readonly random: Random;
+    readonly start: number;
+  },
+): Promise<BatchResult> {
+  const objective = crossEntropyObjective(labels, network.spec.classes);
+  const run = (settings: PgdSettings, restart?: number) =>
+    optimizeInput(network, images, {
+      ...settings,
+      objective,
+      direction: "maximize",
+      keep: "best",
+      batchSize,
+      offset: start,
+      signal,
+      randomStart: restart === undefined
+        ? undefined
+        : random.stream("restart", restart),
+    });
+  const classify = async (candidates: Tensor) => {
+    const { logits } = await network.predict(candidates, { batchSize });
+    const predicted = Array.from(predictions(logits));
+    return {
+      correct: predicted.map((label, i) => label === labels[i]),
+      losses: crossEntropies(logits, labels),
+    };
+  };
+  const { correct: clean, losses } = await classify(images);
+  const cleanLoss = total(losses);
+  if (!attack) {
+    return { start, clean, adversarial: [], cleanLoss, adversarialLoss: 0 };
+  }
+  let adversarial = clean;
+  let worst = losses;
+  for (let restart = 0; restart < attack.restarts; restart++) {
+    const result = await run(attack, attack.randomStart ? restart : undefined);
+    const attacked = await classify(result.images);
+    adversarial = adversarial.map((is, i) => is && attacked.correct[i]);
+    worst = worst.map((loss, i) => Math.max(loss, attacked.losses[i]));
+  }
+  return {
+    start,
+    clean,
+    adversarial,
+    cleanLoss,
+    adversarialLoss: total(worst),
+  };
+}
+
+/** The results of all ranks in the order of the images, on every rank. */
+async function shared(
+  communicator: Communicator,
+  mine: readonly BatchResult[],
+): Promise<BatchResult[]> {
+  const parts = await gatherJson(communicator, mine);
+  const all = parts?.flat().sort((a, b) => a.start - b.start) ?? null;
+  const results = await broadcastJson(communicator, all);
+  // JSON has no NaN.
+  return results.map((result) => ({
+    ...result,
+    cleanLoss: result.cleanLoss ?? NaN,
+    adversarialLoss: result.adversarialLoss ?? NaN,
+  }));
 }
 
 /** Cross-entropy of each image, as `crossEntropy()` defines it. */

@@ -34,7 +34,14 @@ export {
   type PgdStep,
   pgdStep,
 } from "./pgd.ts";
-export { learningRateAt, type Schedule, warmupAt } from "./schedule.ts";
+export {
+  learningRateAt,
+  type LearningRateWarmup,
+  learningRateWarmupAt,
+  type Schedule,
+  warmupAt,
+} from "./schedule.ts";
+export { trainingStep } from "./training_graphs.ts";
 export { sgd, type SgdSettings, type SgdUpdate } from "./sgd.ts";
 export {
   checkTrainSettings,
@@ -43,7 +50,6 @@ export {
   stateParameters,
   train,
   type TrainingAttack,
-  trainingStep,
   type TrainOptions,
   type TrainSettings,
   type TrainState,
@@ -71,7 +77,32 @@ export {
   softmaxRows,
   ssim,
 } from "./similarity.ts";
-export { bootstrapInterval } from "./statistics.ts";
+export { apgd, type ApgdSettings, apgdStep } from "./apgd.ts";
+export { square, type SquareSettings } from "./square.ts";
+export { type AttackOptions, type AttackResult } from "./slots.ts";
+export {
+  dlrObjective,
+  marginObjective,
+  targetedDlrObjective,
+} from "./margin.ts";
+export {
+  AUTOATTACK,
+  ENSEMBLE_ATTACKS,
+  type EnsembleAttack,
+  type EnsembleEvaluation,
+  ensembleNote,
+  type EnsembleOptions,
+  type EnsembleSettings,
+  evaluateEnsemble,
+} from "./ensemble.ts";
+export {
+  checkSanity,
+  SANITY_CHECKS,
+  type SanityCheck,
+  type SanityOptions,
+  type SanityReport,
+} from "./sanity.ts";
+export { bootstrapInterval, wilsonInterval } from "./statistics.ts";
 export {
   decodeTraining,
   encodeTraining,

@@ -176,7 +176,7 @@ export function checkImages(images: Tensor): void {
  * @throws {RangeError} If the batch size is not an integer >= 1
  */
 export function batchShape(
-  images: Tensor,
+  images: Pick<Tensor, "shape">,
   batchSize: number,
 ): [number, number[]] {
   if (!(Number.isInteger(batchSize) && batchSize >= 1)) {

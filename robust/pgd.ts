@@ -83,7 +83,7 @@ export interface OptimizeOptions extends PgdSettings {
    * number, the first image's index, the images and their losses. If it
    * returns true, these images take no more steps.
    */
-  readonly onStep?: (step: PgdStep) => boolean | void;
+  readonly onStep?: (step: PgdStep) => unknown;
   /** Stops the loop: the promise rejects with its reason. */
   readonly signal?: AbortSignal;
 }
@@ -294,7 +294,8 @@ export async function iterate(
 const lossIds = new WeakMap<Objective["loss"], number>();
 let lossCount = 0;
 
-function lossId(loss: Objective["loss"]): number {
+/** Number of an objective's function, for the keys of programs. */
+export function lossId(loss: Objective["loss"]): number {
   const id = lossIds.get(loss) ?? lossCount++;
   lossIds.set(loss, id);
   return id;
@@ -544,7 +545,7 @@ async function optimizeBatch(
       start: batch.start,
       images: rows(images, 0, batch.count),
       losses: rows(losses, 0, batch.count),
-    });
+    }) === true;
     if (keep === "best" || step === steps) consider(images, losses);
     signal?.throwIfAborted();
     if (isDone) reached = step;

@@ -54,3 +54,27 @@ export function learningRateAt(
 export function warmupAt(epoch: number, warmup: number): number {
   return warmup > 0 ? Math.min(1, epoch / warmup) : 1;
 }
+
+/** A start of training at a lower learning rate. */
+export interface LearningRateWarmup {
+  /** Epochs until the full learning rate. */
+  readonly epochs: number;
+  /** Fraction of it at the very beginning, 0 to 1. */
+  readonly from: number;
+}
+
+/**
+ * Fraction of the learning rate while it warms up: grows linearly (Goyal et
+ * al. 2017, "Accurate, large minibatch SGD", 2.2: gradual warm-up).
+ *
+ * @param epoch Epochs done, fractional within an epoch
+ * @param warmup Left out: none
+ * @returns Fraction, 0 to 1
+ */
+export function learningRateWarmupAt(
+  epoch: number,
+  warmup: LearningRateWarmup | undefined,
+): number {
+  if (!warmup || epoch >= warmup.epochs) return 1;
+  return warmup.from + (1 - warmup.from) * epoch / warmup.epochs;
+}

@@ -1,5 +1,5 @@
 /**
- * Means over images with their uncertainty.
+ * Means and shares over images with their uncertainty.
  *
  * @module
  */
@@ -42,6 +42,41 @@ export function bootstrapInterval(
     mean,
     low: Math.min(mean, percentile(means, 0.025)),
     high: Math.max(mean, percentile(means, 0.975)),
+    n,
+  };
+}
+
+/** 97.5th percentile of the normal distribution. */
+const Z = 1.959963984540054;
+
+/**
+ * A share of images and its 95% interval by Wilson's score (Wilson 1927), which
+ * unlike the usual approximation holds for shares near 0 and 1 and few images.
+ *
+ * @param count Images that count, such as those classified correctly
+ * @param n Images in all
+ * @returns Share, interval and number of images
+ * @throws {RangeError} If `n` is not an integer >= 1 or `count` not of 0 to `n`
+ */
+export function wilsonInterval(count: number, n: number): Interval {
+  const fits = Number.isInteger(n) && n >= 1 && Number.isInteger(count) &&
+    count >= 0 && count <= n;
+  if (!fits) {
+    throw new RangeError(
+      `Cannot give an interval for ${count} of ${n} images: need integers, ` +
+        `0 <= count <= n and n >= 1`,
+    );
+  }
+  const mean = count / n;
+  const scale = 1 + Z ** 2 / n;
+  const center = (mean + Z ** 2 / (2 * n)) / scale;
+  const half = Z / scale *
+    Math.sqrt(mean * (1 - mean) / n + Z ** 2 / (4 * n ** 2));
+  // Rounding must not put the ends beyond what a share can be.
+  return {
+    mean,
+    low: count === 0 ? 0 : Math.max(0, center - half),
+    high: count === n ? 1 : Math.min(1, center + half),
     n,
   };
 }

@@ -2,56 +2,36 @@
  * Adversarial training (paper, eq. 3); epsilon 0 is standard training (eq. 2).
  *
  * One run of ONNX Runtime is one step of the attack or one whole step of SGD:
- * gradient, momentum, weight decay and BatchNorm statistics are one graph.
+ * gradient, momentum, weight decay and BatchNorm statistics are one graph. On
+ * several ranks the gradients leave it to be averaged before the update.
  *
  * @module
  */
-import {
-  add,
-  type AnyTensor,
-  crossEntropy,
-  equal,
-  full,
-  grad,
-  input,
-  max,
-  mean,
-  mul,
-  type NamedTensors,
-  type Node,
-  Random,
-  sum,
-  type Tensor,
-  toFloat,
-} from "../core/mod.ts";
+import { full, type NamedTensors, Random } from "../core/mod.ts";
 import { batches, type Split } from "../datasets/mod.ts";
 import {
-  buildModel,
+  broadcastJson,
+  type Communicator,
+  gatherJson,
+} from "../distributed/mod.ts";
+import {
   initializeModel,
   modelParameters,
   type ModelSpec,
+  sha256,
 } from "../models/mod.ts";
-import {
-  allocateOverlaid,
-  compile,
-  compileStages,
-  type Program,
-  type Stages,
-} from "../onnx/mod.ts";
 import type { Norm } from "./ball.ts";
 import { Network, type RunOptions } from "./network.ts";
-import { crossEntropyObjective, oneHot } from "./objectives.ts";
+import { checkPgd, type PgdSettings } from "./pgd.ts";
 import {
-  checkPgd,
-  iterate,
-  type PgdSettings,
-  pgdStep,
-  randomStart,
-  scalar,
-  startNoise,
-} from "./pgd.ts";
-import { learningRateAt, type Schedule, warmupAt } from "./schedule.ts";
-import { sgd } from "./sgd.ts";
+  learningRateAt,
+  type LearningRateWarmup,
+  learningRateWarmupAt,
+  type Schedule,
+  warmupAt,
+} from "./schedule.ts";
+import { SplitTrainer } from "./split_trainer.ts";
+import { type StepTaker, Trainer } from "./trainer.ts";
 
 /** The attack that training defends against. */
 export interface TrainingAttack extends PgdSettings {
@@ -69,10 +49,22 @@ export interface TrainSettings {
   readonly attack: TrainingAttack | null;
   /** Passes over the data. */
   readonly epochs: number;
-  /** Images per step; what does not fill a batch is left out. */
+  /**
+   * Images per step, of all ranks together; what does not fill a batch is left
+   * out.
+   */
   readonly batchSize: number;
+  /**
+   * Images that BatchNorm sees at a time (left out: all that a rank has of a
+   * batch). The gradient is the mean over such ghost batches, and the running
+   * statistics move by the first one: what as many ranks as there are ghost
+   * batches compute (Hoffer et al. 2017; PyTorch's DistributedDataParallel).
+   */
+  readonly ghostBatch?: number;
   /** Largest learning rate. */
   readonly learningRate: number;
+  /** A start at a lower learning rate (left out: none). */
+  readonly learningRateWarmup?: LearningRateWarmup;
   /** How the learning rate changes. */
   readonly schedule: Schedule;
   /** Fraction of the previous velocity that is kept. */
@@ -84,7 +76,7 @@ export interface TrainSettings {
   /** Decay of the moving average of the parameters per step (0: none). */
   readonly ema: number;
   /** Of images: see `batches()`. */
-  readonly augmentation: "none" | "standard" | "reference";
+  readonly augmentation: "none" | "standard" | "reference" | "crop";
   /** Of initial weights, order, augmentation and random starts. */
   readonly seed: number;
 }
@@ -144,10 +136,24 @@ export interface TrainStep {
   readonly loss: number;
   /** Fraction of the batch classified correctly. */
   readonly accuracy: number;
+  /** Seconds until the gradients of all ranks were there; 0 on one rank. */
+  readonly reduceSeconds: number;
 }
 
 /** Options of `train()`. */
 export interface TrainOptions extends RunOptions {
+  /**
+   * Ranks that train together, each of which calls `train()` with the same
+   * settings, data and state. Each batch is shared evenly among them; rank 0
+   * alone calls `onCheckpoint`. If a rank's `signal` stops it, all stop after
+   * the same step.
+   */
+  readonly communicator?: Communicator | null;
+  /**
+   * Steps between two comparisons of the ranks' parameters (default 200); they
+   * are compared before the first step and after the last one, too.
+   */
+  readonly compareEvery?: number;
   /** Continue from here. */
   readonly state?: TrainState;
   /** Receives progress after every step. */
@@ -177,12 +183,15 @@ export interface TrainOptions extends RunOptions {
 /**
  * Checks settings before anything is built from them.
  *
- * @throws {RangeError} If a setting is out of range
+ * @param ranks How many share each batch (default 1)
+ * @throws {RangeError} If a setting is out of range, or the ranks cannot share
+ * a batch evenly
  */
-export function checkTrainSettings(settings: TrainSettings): void {
-  const { attack, epochs, batchSize } = settings;
+export function checkTrainSettings(settings: TrainSettings, ranks = 1): void {
+  const { attack, epochs, batchSize, ghostBatch = batchSize } = settings;
   if (attack) checkPgd(attack);
-  for (const [name, value] of Object.entries({ epochs, batchSize })) {
+  const counts = { epochs, batchSize, ghostBatch };
+  for (const [name, value] of Object.entries(counts)) {
     if (!(Number.isInteger(value) && value >= 1)) {
       throw new RangeError(
         `Cannot train as ${name} must be an integer >= 1: current value is ` +
@@ -190,8 +199,14 @@ export function checkTrainSettings(settings: TrainSettings): void {
       );
     }
   }
+  ghostSize(settings, ranks);
   const { learningRate, momentum, weightDecay, ema, epsilonWarmup } = settings;
-  const limits = { learningRate, momentum, weightDecay, ema, epsilonWarmup };
+  const { epochs: warmupEpochs, from: warmupFrom } =
+    settings.learningRateWarmup ?? { epochs: 0, from: 0 };
+  const limits = {
+    ...{ learningRate, momentum, weightDecay, ema, epsilonWarmup },
+    ...{ warmupEpochs, warmupFrom },
+  };
   for (const [name, value] of Object.entries(limits)) {
     const most = name === "momentum" || name === "ema" ? 1 : Infinity;
     if (!(value >= 0 && value < most)) {
@@ -201,6 +216,27 @@ export function checkTrainSettings(settings: TrainSettings): void {
       );
     }
   }
+}
+
+/** Images that BatchNorm sees at a time. */
+function ghostSize(settings: TrainSettings, ranks: number): number {
+  const { batchSize, ghostBatch } = settings;
+  const share = batchSize / ranks;
+  const on = ranks > 1 ? ` on ${ranks} ranks` : "";
+  if (!Number.isInteger(share)) {
+    throw new RangeError(
+      `Cannot train${on} in batches of ${batchSize} images: choose a batch ` +
+        `size that ${ranks} divides`,
+    );
+  }
+  if (ghostBatch !== undefined && share % ghostBatch !== 0) {
+    throw new RangeError(
+      `Cannot train${on} in batches of ${batchSize} images: the ${share} of ` +
+        `a rank must be whole ghost batches, which ghostBatch ${ghostBatch} ` +
+        `does not divide`,
+    );
+  }
+  return ghostBatch ?? share;
 }
 
 const NO_SUMS = { loss: 0, correct: 0, images: 0, seconds: 0 } as const;
@@ -254,8 +290,12 @@ export async function train(
   split: Split,
   options: TrainOptions = {},
 ): Promise<TrainState> {
-  checkTrainSettings(settings);
+  checkTrainSettings(settings, options.communicator?.size);
   const { batchSize, epochs } = settings;
+  const { communicator = null, compareEvery = 200 } = options;
+  const rank = communicator?.rank ?? 0;
+  const ranks = communicator?.size ?? 1;
+  const ghost = ghostSize(settings, ranks);
   const stepsPerEpoch = Math.floor(split.size / batchSize);
   if (stepsPerEpoch < 1) {
     throw new RangeError(
@@ -265,7 +305,8 @@ export async function train(
   }
   const { signal, checkpointSeconds = 60 } = options;
   const random = new Random(settings.seed);
-  const shape = [batchSize, ...split.imageShape];
+  const shape = [ghost, ...split.imageShape];
+  if (communicator) await checkAlike(communicator, settings, split);
   const { trainer, history, ...position } = await begin(
     settings,
     shape,
@@ -280,23 +321,42 @@ export async function train(
     history: [...history],
   });
   let saved = performance.now();
+  const compare = async () => {
+    if (!communicator || !(trainer instanceof SplitTrainer)) return;
+    await checkEqual(communicator, await trainer.hash(), epoch, step);
+  };
   const save = async () => {
+    if (rank > 0) return;
     const state = snapshot();
     // The loss shows a diverged step only one step later: look before saving.
     if (!isFinite(state.parameters)) throw diverged("weights", epoch, step);
     await options.onCheckpoint?.(state);
     saved = performance.now();
   };
+  // Saves, and ends training once all ranks are there: the launcher may end
+  // the others as soon as one has ended.
+  const stop = async () => {
+    await save();
+    await communicator?.barrier();
+    signal?.throwIfAborted();
+    throw new DOMException("Stopped by another rank", "AbortError");
+  };
+  // The same object when a step's random starts were drawn ahead.
+  let starts = { epoch, step, random: random.stream("attack", epoch, step) };
+  const startsOf = (epoch: number, step: number) =>
+    starts.epoch === epoch && starts.step === step
+      ? starts
+      : { epoch, step, random: random.stream("attack", epoch, step) };
   try {
+    await compare();
     while (epoch < epochs) {
-      const learningRateOf = (step: number) =>
-        learningRateAt(
-          settings.schedule,
-          settings.learningRate,
-          // The middle of the step: at 0 a cyclic schedule would not move.
-          epoch + step / stepsPerEpoch + 0.5 / stepsPerEpoch,
-          epochs,
-        );
+      const learningRateOf = (step: number) => {
+        // The middle of the step: at 0 a cyclic schedule would not move.
+        const position = epoch + step / stepsPerEpoch + 0.5 / stepsPerEpoch;
+        const { schedule, learningRate, learningRateWarmup } = settings;
+        return learningRateAt(schedule, learningRate, position, epochs) *
+          learningRateWarmupAt(position, learningRateWarmup);
+      };
       const stream = batches(split, {
         batchSize,
         order: "shuffled",
@@ -305,15 +365,26 @@ export async function train(
         epoch,
         start: step,
         dropLast: true,
+        part: { index: rank, count: ranks },
         onWarning: options.onWarning,
+        // Ranks of one machine share its processors.
+        ...(communicator && options.threads
+          ? { workers: options.threads }
+          : {}),
       });
       for await (const { images, labels } of stream) {
         const started = performance.now();
         const position = epoch + step / stepsPerEpoch;
+        const now = startsOf(epoch, step);
+        starts = step + 1 < stepsPerEpoch
+          ? startsOf(epoch, step + 1)
+          : startsOf(epoch + 1, 0);
         const result = await trainer.step(images, labels, {
           learningRate: learningRateOf(step),
           warmup: warmupAt(position, settings.epsilonWarmup),
-          random: random.stream("attack", epoch, step),
+          random: now.random,
+          next: starts.random,
+          stop: signal?.aborted,
         });
         if (!Number.isFinite(result.loss)) {
           throw diverged(`loss (${result.loss})`, epoch, step + 1);
@@ -331,10 +402,14 @@ export async function train(
           stepsPerEpoch,
           loss: result.loss,
           accuracy: result.correct / batchSize,
+          reduceSeconds: result.reduceSeconds,
         });
+        if ((epoch * stepsPerEpoch + step) % compareEvery === 0) {
+          await compare();
+        }
+        if (communicator ? result.stop : signal?.aborted) await stop();
         const isDue = performance.now() - saved > checkpointSeconds * 1000;
-        if (signal?.aborted || (isDue && step < stepsPerEpoch)) await save();
-        signal?.throwIfAborted();
+        if (isDue && step < stepsPerEpoch) await save();
       }
       const record: EpochRecord = {
         epoch: epoch + 1,
@@ -348,8 +423,10 @@ export async function train(
       step = 0;
       sums = NO_SUMS;
       await save();
-      signal?.throwIfAborted();
+      // Ranks learn of each other's signals in a step.
+      if (!communicator) signal?.throwIfAborted();
     }
+    await compare();
     return snapshot();
   } finally {
     await trainer.release();
@@ -359,16 +436,81 @@ export async function train(
 /**
  * Moves a state into a trainer. In a function of its own, so that a state made
  * here does not take up memory during training.
+ *
+ * @param shape Shape of a ghost batch
  */
 async function begin(
   settings: TrainSettings,
   shape: readonly number[],
   options: TrainOptions,
-) {
+): Promise<
+  & Pick<TrainState, "epoch" | "step" | "sums">
+  & { readonly trainer: StepTaker; readonly history: EpochRecord[] }
+> {
+  const { communicator = null, provider, threads } = options;
   const state = options.state ?? initialState(settings);
-  const trainer = await Trainer.create(settings, shape, state, options);
+  // One program for a whole step is faster: parts are for those who need them.
+  const isWhole = !communicator && shape[0] === settings.batchSize;
+  const run = { provider, threads };
+  const trainer = isWhole
+    ? await Trainer.create(settings, shape, state, run)
+    : await SplitTrainer.create(settings, shape, state, {
+      ...run,
+      communicator,
+    });
   const { epoch, step, sums } = state;
   return { trainer, epoch, step, sums, history: [...state.history] };
+}
+
+/** Ranks whose value is not that of rank 0, known to all ranks. */
+async function oddRanks(
+  communicator: Communicator,
+  value: string,
+): Promise<number[]> {
+  const values = await gatherJson(communicator, value);
+  const odd = values?.flatMap((other, rank) =>
+    other === values[0] ? [] : [rank]
+  );
+  return await broadcastJson(communicator, odd ?? null);
+}
+
+/** "rank 2", "ranks 1, 2" */
+function rankList(ranks: readonly number[]): string {
+  return `rank${ranks.length > 1 ? "s" : ""} ${ranks.join(", ")}`;
+}
+
+/** @throws {Error} If ranks were given other settings or images */
+async function checkAlike(
+  communicator: Communicator,
+  settings: TrainSettings,
+  { labels, imageShape }: Split,
+): Promise<void> {
+  const bytes = new Uint8Array(labels.slice().buffer);
+  const alike = JSON.stringify([settings, imageShape, await sha256(bytes)]);
+  const odd = await oddRanks(communicator, alike);
+  if (odd.length > 0) {
+    throw new Error(
+      `Cannot train on ${communicator.size} ranks as ${rankList(odd)} found ` +
+        `other settings or images than rank 0: give all the same data`,
+    );
+  }
+}
+
+/** @throws {Error} If ranks have come to different parameters */
+async function checkEqual(
+  communicator: Communicator,
+  hash: string,
+  epoch: number,
+  step: number,
+): Promise<void> {
+  const odd = await oddRanks(communicator, hash);
+  if (odd.length > 0) {
+    throw new Error(
+      `Cannot go on training as the parameters of ${rankList(odd)} differ ` +
+        `from those of rank 0 at step ${step} of epoch ${epoch + 1}: suspect ` +
+        `the machine or its MPI library, and continue from the last checkpoint`,
+    );
+  }
 }
 
 function isFinite(tensors: NamedTensors): boolean {
@@ -387,7 +529,7 @@ function diverged(what: string, epoch: number, step: number): RangeError {
 /** Adds what the caller measures after an epoch. */
 async function measured(
   record: EpochRecord,
-  trainer: Trainer,
+  trainer: StepTaker,
   { spec }: TrainSettings,
   { onEpoch, provider, threads }: TrainOptions,
 ): Promise<EpochRecord> {
@@ -399,217 +541,4 @@ async function measured(
   } finally {
     await network.release();
   }
-}
-
-/** Prefixes of names in the graph: velocities, averages, and what comes out. */
-const VELOCITY = "velocity:";
-const AVERAGE = "average:";
-const NEXT = "next:";
-
-/**
- * One step of SGD on a batch as nodes. Inputs: `images`, one-hot `labels`,
- * `learningRate`, parameters by name, and with a prefix velocities and
- * averages. Outputs: `loss` (mean), `correct` (count), and the next value of
- * each of those, prefixed by `next:`.
- *
- * @param shape Shape of the images, `[n, 3, h, w]`
- */
-export function trainingStep(
-  settings: Pick<TrainSettings, "spec" | "momentum" | "weightDecay" | "ema">,
-  shape: readonly number[],
-): Record<string, Node> {
-  const { spec, ema } = settings;
-  const images = input("images", shape);
-  const labels = input("labels", [shape[0], spec.classes]);
-  const learningRate = input("learningRate", []);
-  const model = buildModel(spec, images, { training: true });
-  const loss = mean(crossEntropy(model.logits, labels));
-  // From comparisons of floats: the WebGPU provider cannot cast ArgMax's.
-  const labelled = sum(mul(model.logits, labels), [1]);
-  const hits = equal(labelled, max(model.logits, [1]));
-  const trainable = [...model.parameters].filter(([, p]) => p.trainable);
-  const gradients = grad(loss, trainable.map(([, { node }]) => node));
-  const outputs: Record<string, Node> = { loss, correct: sum(toFloat(hits)) };
-  trainable.forEach(([name, { node }], i) => {
-    const velocity = input(VELOCITY + name, node.shape);
-    const next = sgd(node, gradients[i], velocity, learningRate, settings);
-    outputs[NEXT + name] = next.parameter;
-    outputs[NEXT + VELOCITY + name] = next.velocity;
-  });
-  for (const [name, node] of model.updates) outputs[NEXT + name] = node;
-  if (ema > 0) {
-    for (const [name, { node }] of model.parameters) {
-      const average = input(AVERAGE + name, node.shape);
-      outputs[NEXT + AVERAGE + name] = add(
-        mul(average, ema),
-        mul(outputs[NEXT + name], 1 - ema),
-      );
-    }
-  }
-  return outputs;
-}
-
-interface StepOptions {
-  readonly learningRate: number;
-  /** Fraction of epsilon and step size. */
-  readonly warmup: number;
-  /** For the random start. */
-  readonly random: Random;
-}
-
-/** Memory for one set of parameters. */
-interface Slot {
-  /** Parameters, velocities and averages by the graph's names. */
-  readonly values: Record<string, AnyTensor>;
-  /**
-   * What an attack needs of the parameters: in the same memory, as a slot
-   * holds this only while it waits for the values of the next step.
-   */
-  readonly prepared: Record<string, AnyTensor>;
-}
-
-/** Programs and parameters of a training run. */
-class Trainer {
-  readonly #settings: TrainSettings;
-  readonly #update: Program;
-  readonly #attack: Stages | null;
-  readonly #start: Program | null;
-  /** Parameters as they are, and where the next step writes them. */
-  #slots: readonly [current: Slot, next: Slot];
-
-  private constructor(
-    settings: TrainSettings,
-    programs: readonly [Program, Stages | null, Program | null],
-    state: TrainState,
-  ) {
-    this.#settings = settings;
-    [this.#update, this.#attack, this.#start] = programs;
-    const makeSlot = (): Slot => {
-      const next = this.#update.outputs.filter(({ name }) =>
-        name.startsWith(NEXT)
-      );
-      const prepared = this.#attack?.prepare.outputs ?? [];
-      const groups = allocateOverlaid(next, prepared);
-      const withoutNext = (name: string) => name.slice(NEXT.length);
-      return { values: renamed(groups[0], withoutNext), prepared: groups[1] };
-    };
-    this.#slots = [makeSlot(), makeSlot()];
-    const values = {
-      ...state.parameters,
-      ...renamed(state.velocity, (name) => VELOCITY + name),
-      ...renamed(state.average, (name) => AVERAGE + name),
-    };
-    for (const [name, tensor] of Object.entries(this.#slots[0].values)) {
-      (tensor as Tensor).data.set((values[name] as Tensor).data);
-    }
-  }
-
-  static async create(
-    settings: TrainSettings,
-    shape: readonly number[],
-    state: TrainState,
-    { provider, threads }: RunOptions,
-  ): Promise<Trainer> {
-    const options = { provider, threads };
-    const { attack, spec } = settings;
-    const update = await compile(trainingStep(settings, shape), options);
-    if (!attack) return new Trainer(settings, [update, null, null], state);
-    const objective = crossEntropyObjective([], spec.classes);
-    const { next, losses } = pgdStep(spec, shape, {
-      norm: attack.norm,
-      loss: objective.loss,
-      feeds: { labels: [shape[0], spec.classes] },
-      fakeRelu: false,
-    });
-    // The same parameters serve all steps of an attack.
-    const stages = await compileStages({ next, losses }, options);
-    const start = attack.randomStart
-      ? await compile({ images: randomStart(shape, attack.norm) }, options)
-      : null;
-    return new Trainer(settings, [update, stages, start], state);
-  }
-
-  /** Attacks a batch and takes one step of SGD on it. */
-  async step(
-    images: Tensor,
-    labelIndices: ArrayLike<number>,
-    options: StepOptions,
-  ): Promise<{ loss: number; correct: number }> {
-    const labels = oneHot(labelIndices, this.#settings.spec.classes);
-    const attacked = await this.#perturb(images, labels, options);
-    const [current, next] = this.#slots;
-    const { loss, correct } = await this.#update.run({
-      ...current.values,
-      images: attacked,
-      labels,
-      learningRate: scalar(options.learningRate),
-    }, renamed(next.values, (name) => NEXT + name));
-    this.#slots = [next, current];
-    return {
-      loss: (loss as Tensor).data[0],
-      correct: (correct as Tensor).data[0],
-    };
-  }
-
-  async #perturb(
-    images: Tensor,
-    labels: Tensor,
-    { warmup, random }: StepOptions,
-  ): Promise<Tensor> {
-    const { attack } = this.#settings;
-    if (!attack) return images;
-    const epsilon = scalar(attack.epsilon * warmup);
-    let start = images;
-    if (this.#start) {
-      const noise = startNoise(images.shape, attack.norm, random);
-      const feeds = { center: images, noise, epsilon };
-      start = (await this.#start.run(feeds)).images as Tensor;
-    }
-    const { prepare, step } = this.#attack!;
-    const [{ values }, { prepared }] = this.#slots;
-    const feeds = {
-      ...values,
-      ...await prepare.run(values, prepared),
-      images: start,
-      center: images,
-      labels,
-      epsilon,
-      stepSize: scalar(attack.stepSize * warmup),
-    };
-    return await iterate(step, feeds, attack.steps);
-  }
-
-  /** Parameters, velocities and averages: valid until the next step. */
-  state(): Pick<TrainState, "parameters" | "velocity" | "average"> {
-    const [{ values }] = this.#slots;
-    const part = (prefix: string): NamedTensors =>
-      Object.fromEntries(
-        Object.entries(values)
-          .filter(([name]) =>
-            prefix ? name.startsWith(prefix) : !name.includes(":")
-          )
-          .map(([name, value]) => [name.slice(prefix.length), value]),
-      );
-    return {
-      parameters: part(""),
-      velocity: part(VELOCITY),
-      average: part(AVERAGE),
-    };
-  }
-
-  async release(): Promise<void> {
-    await this.#update.release();
-    await this.#attack?.prepare.release();
-    await this.#attack?.step.release();
-    await this.#start?.release();
-  }
-}
-
-function renamed(
-  tensors: NamedTensors,
-  rename: (name: string) => string,
-): Record<string, AnyTensor> {
-  return Object.fromEntries(
-    Object.entries(tensors).map(([name, value]) => [rename(name), value]),
-  );
 }

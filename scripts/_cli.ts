@@ -17,6 +17,7 @@
  *
  * @module
  */
+import { type Communicator, endJob, type Launch, launchOf } from "../mod.ts";
 import {
   beforeDashes,
   type FlagTable,
@@ -32,6 +33,13 @@ import { type Progress, Reporter, writeLine } from "./_progress.ts";
 export * from "./_flags.ts";
 export * from "./_progress.ts";
 
+/** What a script knows of the ranks that it is one of. */
+export interface Ranks {
+  readonly communicator: Communicator;
+  /** CPU threads of a rank where `--threads` does not say. */
+  readonly threads: number;
+}
+
 /** What {@linkcode runScript} hands to a script. */
 export interface ScriptContext {
   /** The command line, for the record. */
@@ -41,14 +49,21 @@ export interface ScriptContext {
   readonly progress: Progress;
   /** Prints a line on stderr unless `--quiet`. */
   readonly note: (text: string) => void;
+  /** As `note`, about what this rank alone knows of. */
+  readonly warn?: (text: string) => void;
   /** Prints a line of the result on stdout. */
   readonly print: (text: string) => void;
+  /** With `--distributed`: the ranks that share the work. */
+  readonly ranks?: Ranks;
 }
 
 /**
  * Runs a script: parses `Deno.args`, prints `--help`, and turns an error into
  * one sentence on stderr and an exit code: 2 for a {@linkcode UsageError}, 130
  * after Ctrl-C or SIGTERM, else 1. `--debug` prints stack and causes too.
+ *
+ * With `--distributed` the sentence names the rank, and an error that all ranks
+ * have is told once.
  *
  * The first Ctrl-C aborts `signal`, the second exits at once; neither is seen
  * while `main` computes without awaiting.
@@ -72,18 +87,29 @@ export async function runScript<const F extends FlagTable>(
   const debug = given.includes("--debug");
   const reporter = new Reporter({ quiet: given.includes("--quiet") });
   const controller = new AbortController();
+  const launch = given.some((arg) => /^--distributed(=|$)/.test(arg))
+    ? launchOf((name) => Deno.env.get(name))
+    : null;
 
   const stop = (error: unknown): never => {
     reporter.clear();
-    writeLine(`error: ${describeError(error, { debug })}`);
-    Deno.exit(exitCode(error, controller.signal));
+    const speaker = launch && !(error instanceof UsageError)
+      ? `${rankName(launch)}: `
+      : "";
+    writeLine(`error: ${speaker}${describeError(error, { debug })}`);
+    const code = exitCode(error, controller.signal);
+    if (launch) endRanks(code);
+    Deno.exit(code);
   };
   const onSignal = (name: Deno.Signal) => () => {
     if (controller.signal.aborted) {
       reporter.clear();
       Deno.exit(130);
     }
-    reporter.note(`${name}: stopping; once more to exit at once`);
+    // All ranks get the signal; one says so.
+    if ((launch?.rank ?? 0) === 0) {
+      reporter.note(`${name}: stopping; once more to exit at once`);
+    }
     controller.abort(new DOMException(`Stopped by ${name}`, "AbortError"));
   };
   const listeners = (["SIGINT", "SIGTERM"] as const)
@@ -119,6 +145,7 @@ export async function runScript<const F extends FlagTable>(
     });
     reporter.clear();
   } catch (error) {
+    if (launch) await turn(launch, error);
     stop(error);
   } finally {
     globalThis.removeEventListener("unhandledrejection", onRejection);
@@ -127,6 +154,43 @@ export async function runScript<const F extends FlagTable>(
       Deno.removeSignalListener(name, listener);
     }
   }
+}
+
+/** A rank as messages name it. */
+export function rankName({ rank, size }: Launch): string {
+  const of = size === undefined ? "" : ` of ${size}`;
+  return `rank ${rank}${of} on ${Deno.hostname()}`;
+}
+
+/**
+ * Milliseconds that a rank waits before it tells an error, for each rank before
+ * it: an error that all have is told once, as the first one ends the job.
+ */
+const TURN_MS = 500;
+const LONGEST_TURN_MS = 10_000;
+/** Milliseconds more where another rank may have caused the error. */
+const PATIENCE_MS = 3000;
+
+/** Milliseconds that launchers get to pass on what was printed. */
+const FLUSH_MS = 200;
+
+/** Ends the other ranks, once they cannot cut off what this one said. */
+export function endRanks(code: number): void {
+  pause(FLUSH_MS);
+  endJob(code);
+}
+
+/** Waits without letting anything else run. */
+export function pause(milliseconds: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, milliseconds);
+}
+
+/** Waits until this rank may tell an error. */
+async function turn({ rank }: Launch, error: unknown): Promise<void> {
+  const isOthers = error instanceof Error && error.name === "MpiError";
+  const own = Math.min(rank * TURN_MS, LONGEST_TURN_MS);
+  const milliseconds = own + (isOthers ? PATIENCE_MS : 0);
+  await new Promise((done) => setTimeout(done, milliseconds));
 }
 
 /**

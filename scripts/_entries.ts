@@ -4,7 +4,13 @@
  *
  * @module
  */
-import type { Interval, ResultEntry, ResultNumber, Run } from "../mod.ts";
+import {
+  type Interval,
+  type ResultEntry,
+  type ResultNumber,
+  type Run,
+  wilsonInterval,
+} from "../mod.ts";
 
 /** Networks and images that everything is made with. */
 export interface Setting {
@@ -459,16 +465,7 @@ function claimsOf({ metrics }: Run): ClaimsOf {
 
 /** An accuracy with its 95% interval (Wilson 1927). */
 function accuracyOf(metrics: Run["metrics"], name: string): Interval | null {
-  const [p, n] = [metrics[name], metrics.images];
-  if (typeof p !== "number" || typeof n !== "number") return null;
-  const z = 1.96;
-  const center = (p + z * z / (2 * n)) / (1 + z * z / n);
-  const half = z / (1 + z * z / n) *
-    Math.sqrt(p * (1 - p) / n + z * z / (4 * n * n));
-  return {
-    mean: p,
-    low: Math.max(0, center - half),
-    high: Math.min(1, center + half),
-    n,
-  };
+  const [share, n] = [metrics[name], metrics.images];
+  if (typeof share !== "number" || typeof n !== "number") return null;
+  return wilsonInterval(Math.round(share * n), n);
 }

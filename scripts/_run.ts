@@ -44,6 +44,7 @@ import {
   parseFlags,
   type Progress,
   type ProgressTask,
+  type Ranks,
   type ScriptContext,
   UsageError,
 } from "./_cli.ts";
@@ -59,12 +60,17 @@ export interface DeviceFlags {
 /** Provider that the user was told of: scripts may call one another. */
 let announced: Provider | null = null;
 
-/** Chooses the provider and says once on stderr which one and why. */
+/**
+ * Chooses the provider and says once on stderr which one and why. Ranks leave
+ * each other's processors alone unless `--threads` says otherwise.
+ */
 export async function openDevice(
-  { device, threads }: DeviceFlags,
+  { device, threads: given }: DeviceFlags,
   note: (text: string) => void,
+  ranks?: Ranks,
 ): Promise<{ provider: Provider; threads?: number }> {
   const { provider, reason } = await chooseProvider(device);
+  const threads = given ?? ranks?.threads;
   if (announced !== provider) note(`Running on ${provider}: ${reason}`);
   announced = provider;
   return { provider, ...(threads ? { threads } : {}) };

@@ -6,6 +6,13 @@
  *   deno task import resnet50_l2_eps3.pt --out models/robust.safetensors \
  *     --dataset imagenet --epsilon 3 --attack-steps 7 --step-size 0.5
  *
+ * A checkpoint of this project, such as a folder of a training run, is copied
+ * with its card: with --half into a file of half the size, which is how networks
+ * are shipped.
+ *
+ *   deno task import runs/cifar10-l2 --half \
+ *     --out models/weights/cifar10-l2.safetensors
+ *
  * Architecture, width, classes and data set are told from the tensors, as is
  * the normalisation of the images if the file holds it. Other scripts load
  * such files as they are, where all can be told: --model resnet50_l2_eps3.pt
@@ -19,14 +26,18 @@ import {
   type CardAttack,
   type Checkpoint,
   DATASETS,
+  decodeCheckpoint,
+  decodeSafetensors,
+  findModel,
   importFile,
-  weightsHash,
+  readCheckpoint,
   writeCheckpoint,
 } from "../mod.ts";
 import {
   COMMON_FLAGS,
   type FlagTable,
   givenFlags,
+  kebab,
   type ParsedFlags,
   type Positional,
   runScript,
@@ -82,13 +93,14 @@ const FLAGS = {
     type: "boolean",
     help: "whether PGD started at a random point of the ball",
   },
+  half: { type: "boolean", help: "store the weights as float16" },
   json: COMMON_FLAGS.json,
   ...SCRIPT_FLAGS,
 } as const satisfies FlagTable;
 
 const POSITIONAL = {
   name: "file",
-  help: "file of torch.save() or of safetensors",
+  help: "file of torch.save() or of safetensors, or folder of a training run",
   min: 1,
   max: 1,
 } as const satisfies Positional;
@@ -170,9 +182,54 @@ async function checkOut(path: string): Promise<void> {
   }
 }
 
+/** Most bytes of a shipped network. */
+const SHIPPED_BYTES = 12e6;
+
+/** A checkpoint of this project with its card; null if the file is another's. */
+async function ownCheckpoint(source: string): Promise<Checkpoint | null> {
+  const info = await Deno.stat(source).catch(() => null);
+  const path = info?.isDirectory ? await findModel(source) : source;
+  if (!info || !/\.safetensors$/i.test(path)) return null;
+  const bytes = await Deno.readFile(path);
+  try {
+    if (!decodeSafetensors(bytes, path).metadata.card) return null;
+  } catch {
+    return null; // What is wrong with it, its import says.
+  }
+  return await decodeCheckpoint(bytes, path);
+}
+
+/** Copies a checkpoint of this project. */
+async function copyOwn(
+  { card, tensors }: Checkpoint,
+  flags: Flags,
+  { args, note, print }: ScriptContext,
+): Promise<void> {
+  const kept = ["out", "half", ...Object.keys(SCRIPT_FLAGS)];
+  for (const key of givenFlags(args, FLAGS)) {
+    if (kept.includes(key)) continue;
+    throw new UsageError(
+      `Cannot copy "${flags._[0]}" with --${
+        kebab(key)
+      }: it has a card, which ` +
+        `is kept; leave the flag out`,
+    );
+  }
+  await checkOut(flags.out);
+  await writeCheckpoint(flags.out, { card, tensors }, { float16: flags.half });
+  const { size } = await Deno.stat(flags.out);
+  note(`Copied with its card: ${(size / 1e6).toFixed(1)} MB`);
+  if (flags.half && size > SHIPPED_BYTES) {
+    note(`Shipped networks have at most ${SHIPPED_BYTES / 1e6} MB`);
+  }
+  print(flags.out);
+}
+
 async function main(flags: Flags, context: ScriptContext): Promise<void> {
   const { args, note, print } = context;
   const [file] = flags._;
+  const own = await ownCheckpoint(file);
+  if (own) return await copyOwn(own, flags, context);
   const attack = attackOf(flags, args);
   const normalization = normalizationOf(flags);
   const recorder = await Recorder.open("import", flags, null, context);
@@ -195,7 +252,7 @@ async function main(flags: Flags, context: ScriptContext): Promise<void> {
     versions: await versions(),
     created: new Date().toISOString(),
   };
-  await writeCheckpoint(flags.out, { card, tensors });
+  await writeCheckpoint(flags.out, { card, tensors }, { float16: flags.half });
   if (flags.json) {
     const { architecture, form, width, dataset, epoch, extra } = card;
     await recorder.write({
@@ -203,7 +260,7 @@ async function main(flags: Flags, context: ScriptContext): Promise<void> {
       weights: [{
         role: "imported",
         path: flags.out,
-        sha256: await weightsHash(tensors),
+        sha256: (await readCheckpoint(flags.out)).card.weightsSha256!,
       }],
       metrics: {
         architecture,

@@ -4,6 +4,7 @@
  *
  *   deno task represent --model runs/cifar-l2 --out frogs.safetensors frogs/
  *   deno task represent --model runs/cifar-l2 --out one.npy a.png b.jpg
+ *   mpirun -n 4 deno task represent --distributed mpi --model runs/cifar-l2 ...
  *
  * Images are PNG and JPEG files of any size, resized and cropped as test
  * images are, or a tensor `x` of a .safetensors file. Row i of the results is
@@ -31,6 +32,7 @@
  */
 import {
   batches,
+  type Communicator,
   decodeSafetensors,
   encodeNpy,
   encodeSafetensors,
@@ -53,6 +55,7 @@ import {
   type ScriptContext,
   UsageError,
 } from "./_cli.ts";
+import { onRanks, RANK_FLAGS } from "./_ranks.ts";
 import {
   checkFile,
   openDevice,
@@ -85,6 +88,7 @@ export const FLAGS = {
   },
   ...SIZE_FLAG,
   batchSize: { type: "integer", default: 64, min: 1, help: "images per run" },
+  ...RANK_FLAGS,
   ...COMMON_FLAGS,
 } as const satisfies FlagTable;
 
@@ -92,6 +96,8 @@ type Flags = ParsedFlags<typeof FLAGS>;
 
 /** Some images and what they are called. */
 interface NamedImages {
+  /** Index of the first of the batch, whether it could be read or not. */
+  readonly start: number;
   /** `[n, 3, h, w]` */
   readonly images: Tensor;
   readonly names: readonly string[];
@@ -107,34 +113,75 @@ export interface Representations {
   readonly names: readonly string[];
 }
 
+/** What a network makes of a batch. */
+interface Part extends Representations {
+  /** Index of the first of its images. */
+  readonly start: number;
+}
+
 /**
  * Represents images that come in parts.
  *
  * @param network What represents them
- * @param parts Images and their names
- * @param onProgress Receives the number of images done
+ * @param parts Images and their names; on several ranks this rank's share
+ * @param communicator Where the parts of all ranks are put together
+ * @param onProgress Receives the number of images done, by this rank
+ * @returns Null on ranks other than 0
  */
 export async function represent(
   network: Network,
   parts: AsyncIterable<NamedImages>,
-  { batchSize, onProgress }: {
+  { batchSize, communicator, onProgress }: {
     readonly batchSize?: number;
+    readonly communicator?: Communicator;
     readonly onProgress?: (done: number) => void;
   } = {},
-): Promise<Representations> {
-  const found: { representation: Tensor; logits: Tensor }[] = [];
-  const names: string[] = [];
-  for await (const part of parts) {
-    found.push(await network.predict(part.images, { batchSize }));
-    names.push(...part.names);
-    onProgress?.(names.length);
+): Promise<Representations | null> {
+  const mine: Part[] = [];
+  let done = 0;
+  for await (const { start, images, names } of parts) {
+    mine.push({
+      start,
+      names,
+      ...await network.predict(images, { batchSize }),
+    });
+    done += names.length;
+    onProgress?.(done);
   }
+  const found = communicator ? await gatherParts(communicator, mine) : mine;
+  if (!found) return null;
+  const names = found.flatMap((part) => part.names);
   if (found.length === 0) throw new Error("Cannot represent images: none left");
   return {
     representation: joinRows(found.map((part) => part.representation)),
     logits: joinRows(found.map((part) => part.logits)),
     names,
   };
+}
+
+/** The parts of all ranks in order on rank 0; null elsewhere. */
+async function gatherParts(
+  communicator: Communicator,
+  mine: readonly Part[],
+): Promise<Part[] | null> {
+  const tensors = Object.fromEntries(
+    mine.flatMap(({ start, representation, logits }) => [
+      [`representation ${start}`, representation],
+      [`logits ${start}`, logits],
+    ]),
+  );
+  const index = mine.map(({ start, names }) => ({ start, names }));
+  const bytes = encodeSafetensors(tensors, { index: JSON.stringify(index) });
+  const all = await communicator.gather(bytes);
+  return all && all.flatMap((bytes, rank) => {
+    const source = `what rank ${rank} sent`;
+    const { tensors, metadata } = decodeSafetensors(bytes, source);
+    return (JSON.parse(metadata.index) as typeof index).map((part) => ({
+      ...part,
+      representation: tensors[`representation ${part.start}`] as Tensor,
+      logits: tensors[`logits ${part.start}`] as Tensor,
+    }));
+  }).sort((a, b) => a.start - b.start);
 }
 
 function joinRows(parts: readonly Tensor[]): Tensor {
@@ -184,22 +231,30 @@ async function* fromFiles(
   { paths, named }: { paths: readonly string[]; named: ReadonlySet<string> },
   size: number,
   { batchSize }: Pick<Flags, "batchSize">,
-  { note, signal }: Pick<ScriptContext, "note" | "signal">,
+  { note, warn = note, signal, ranks }: ScriptContext,
 ): AsyncGenerator<NamedImages> {
   const split = imageFiles(paths, size);
+  const step = Math.min(batchSize, paths.length);
   const stream = batches(split, {
-    batchSize: Math.min(batchSize, paths.length),
+    batchSize: step,
     random: new Random(0),
+    start: ranks?.communicator.rank ?? 0,
+    stride: ranks?.communicator.size ?? 1,
+    ...(ranks ? { workers: ranks.threads } : {}),
     signal,
     onWarning(message) {
       // What the user named must be there; of a folder the rest will do.
       const path = [...named].find((path) => message.includes(`"${path}"`));
       if (path !== undefined) throw new Error(message);
-      note(message);
+      warn(message);
     },
   });
   for await (const { images, indices } of stream) {
-    yield { images, names: Array.from(indices, (i) => paths[i]) };
+    yield {
+      start: step * Math.floor(indices[0] / step),
+      images,
+      names: Array.from(indices, (i) => paths[i]),
+    };
   }
 }
 
@@ -231,13 +286,16 @@ async function fromTensors(path: string): Promise<Tensor> {
 async function* slices(
   x: Tensor,
   { batchSize }: Pick<Flags, "batchSize">,
-  signal: AbortSignal,
+  { signal, ranks }: ScriptContext,
 ): AsyncGenerator<NamedImages> {
   const [n] = x.shape;
-  for (let start = 0; start < n; start += batchSize) {
+  const { rank, size } = ranks?.communicator ?? { rank: 0, size: 1 };
+  const stride = batchSize * size;
+  for (let start = batchSize * rank; start < n; start += stride) {
     signal.throwIfAborted();
     const end = Math.min(n, start + batchSize);
     yield {
+      start,
       images: rows(x, start, end),
       names: Array.from({ length: end - start }, (_, i) => String(start + i)),
     };
@@ -256,7 +314,7 @@ function formatOf(out: string): "safetensors" | "npy" {
 
 /** Writes the file; the work of this script. */
 export async function main(flags: Flags, context: ScriptContext) {
-  const { args, signal, progress, note, print } = context;
+  const { args, progress, note, print, ranks } = context;
   const { inputs, out, size } = flags;
   const format = formatOf(out);
   if ((inputs === undefined) === (flags._.length === 0)) {
@@ -273,21 +331,25 @@ export async function main(flags: Flags, context: ScriptContext) {
   const recorder = await Recorder.open("represent", flags, null, { args });
   const x = inputs === undefined ? null : await fromTensors(inputs);
   const files = x ? null : await findImages(flags._);
-  const device = await openDevice(flags, note);
+  const device = await openDevice(flags, note, ranks);
   const model = await openModel(flags.model, device);
   const { card, network } = model;
   const imageSize = size ?? card.imageSize;
   const count = x ? x.shape[0] : files!.paths.length;
-  const task = progress.start("represent", count);
+  const share = Math.ceil(count / (ranks?.communicator.size ?? 1));
+  const task = progress.start("represent", share);
   try {
     const parts = x
-      ? slices(x, flags, signal)
+      ? slices(x, flags, context)
       : fromFiles(files!, imageSize, flags, context);
-    const { representation, logits, names } = await represent(network, parts, {
+    const all = await represent(network, parts, {
       batchSize: flags.batchSize,
+      communicator: ranks?.communicator,
       onProgress: (done) => task.update(done),
     });
     task.done();
+    if (!all) return;
+    const { representation, logits, names } = all;
     const both = { representation, logits };
     const weights = await weightsOf("representing", model);
     const shape = x ? x.shape.slice(2) : [imageSize, imageSize];
@@ -332,5 +394,5 @@ if (import.meta.main) {
     name: "image",
     help: "PNG or JPEG file, or folder of them at any depth",
   };
-  await runScript(import.meta, FLAGS, { positional }, main);
+  await runScript(import.meta, FLAGS, { positional }, onRanks(main));
 }

@@ -13,6 +13,27 @@
  *     --epochs 30 --out runs/cifar-l2
  *   deno task train --resume --out runs/cifar-l2
  *
+ * --preset trains a shipped network again; paper and code, which go with other
+ * flags, set what the paper and its reference code do differently.
+ *
+ *   deno task train --preset cifar10-l2 --out runs/cifar10-l2
+ *
+ * After each epoch accuracy is measured on test images and on as many training
+ * images, clean and under PGD. If PGD breaks training images that the attack of
+ * training does not, training has found a way around that attack (catastrophic
+ * overfitting), and a note says so.
+ *
+ * On several machines or GPUs, under mpirun or Slurm (docs/scale.md):
+ *
+ *   mpirun -n 4 deno task train --distributed mpi --batch-size 256 \
+ *     --ghost-batch 64 --out runs/cifar-l2
+ *
+ * Each rank takes its part of every batch and gradients are averaged.
+ * --batch-size counts the images of all ranks. For larger batches the field's
+ * rule is to scale the learning rate with the batch size and to warm up over
+ * five epochs (Goyal et al. 2017, "Accurate, large minibatch SGD"): pass the
+ * learning rate that suits batches of 256 with --lr-batch 256 --lr-warmup 5.
+ *
  * Defaults are those of the reference library for CIFAR-10: SGD with momentum
  * 0.9, weight decay 5e-4, learning rate 0.1 divided by 10 every 50 epochs,
  * batches of 128, PGD of 7 steps of epsilon / 5. Shorter trainings do better
@@ -23,9 +44,12 @@
 import {
   type Architecture,
   ARCHITECTURES,
+  AUGMENTATIONS,
+  broadcastJson,
   type Card,
   CARD_SCHEMA_VERSION,
   type CardAttack,
+  type CardTraining,
   checkTrainSettings,
   type Dataset,
   DATASETS,
@@ -40,9 +64,12 @@ import {
   MODEL_FILE,
   type Network,
   type Provider,
+  Random,
   readCheckpoint,
   type Run,
   type SavedTraining,
+  selectImages,
+  type Split,
   type SplitName,
   stateParameters,
   train,
@@ -50,6 +77,7 @@ import {
   type TrainSettings,
   type TrainState,
   weightsHash,
+  wilsonInterval,
   writeFileAtomic,
 } from "../mod.ts";
 import {
@@ -58,10 +86,15 @@ import {
   givenFlags,
   kebab,
   type ParsedFlags,
+  parseFlags,
+  type Ranks,
   runScript,
   type ScriptContext,
   UsageError,
 } from "./_cli.ts";
+import { hardware, preprocessingOf } from "./_hardware.ts";
+import { expandPresets, presetFlag, TRAIN_PRESETS } from "./_presets.ts";
+import { onRanks, RANK_FLAGS } from "./_ranks.ts";
 import {
   normOf,
   openData,
@@ -78,7 +111,8 @@ const STATE_FILE = "training.safetensors";
 
 /** Flags of this script. */
 export const FLAGS = {
-  out: { type: "path", required: true, help: "folder of the run" },
+  out: { type: "path", help: "folder of the run" },
+  preset: presetFlag(TRAIN_PRESETS),
   resume: { type: "boolean", help: "continue the run in --out" },
   dataset: {
     type: "choice",
@@ -148,13 +182,42 @@ export const FLAGS = {
     min: 1,
     help: "passes over the data",
   },
-  batchSize: { type: "integer", default: 128, min: 2, help: "images per step" },
+  batchSize: {
+    type: "integer",
+    default: 128,
+    min: 2,
+    help: "images per step, of all ranks together",
+  },
+  ghostBatch: {
+    type: "integer",
+    min: 1,
+    help:
+      "images that BatchNorm sees at a time, on any number of ranks; those of " +
+      "a rank if not given",
+  },
   learningRate: {
     type: "number",
     default: 0.1,
     above: 0,
     aliases: ["lr"],
     help: "largest learning rate",
+  },
+  learningRateBatch: {
+    type: "integer",
+    min: 1,
+    aliases: ["lr-batch"],
+    help:
+      "batch size that --lr is for: lr x batch-size / this is used (Goyal et " +
+      "al. 2017: 256)",
+  },
+  learningRateWarmup: {
+    type: "number",
+    default: 0,
+    min: 0,
+    aliases: ["lr-warmup"],
+    help:
+      "epochs over which the learning rate grows linearly, from --lr where " +
+      "--lr-batch scales it, else from 0 (Goyal et al.: 5)",
   },
   schedule: {
     type: "choice",
@@ -195,7 +258,7 @@ export const FLAGS = {
   },
   augmentation: {
     type: "choice",
-    choices: ["none", "standard", "reference"],
+    choices: AUGMENTATIONS,
     default: "standard",
     help: "random changes to the images",
   },
@@ -222,6 +285,7 @@ export const FLAGS = {
     min: 1,
     help: "PGD steps of that attack",
   },
+  ...RANK_FLAGS,
   ...COMMON_FLAGS,
 } as const satisfies FlagTable;
 
@@ -229,8 +293,20 @@ type Flags = ParsedFlags<typeof FLAGS>;
 
 /** Flags that may change when a run is resumed: they do not alter the result. */
 const FREE = new Set<string>([
-  ...["out", "resume", "data", "device", "threads", "json", "quiet", "debug"],
+  ...[
+    "out",
+    "preset",
+    "resume",
+    "data",
+    "device",
+    "threads",
+    "json",
+    "quiet",
+    "debug",
+  ],
   ...["evalImages", "evalEpsilon", "evalSteps", "help"],
+  // A run may go on on another number of ranks.
+  ...["distributed", "rankLogs"],
 ]);
 
 function attackOf(flags: Flags): TrainingAttack | null {
@@ -246,8 +322,24 @@ function attackOf(flags: Flags): TrainingAttack | null {
   };
 }
 
+/**
+ * Learning rate and its warm-up by the linear scaling rule: times as much for
+ * batches times as large, growing from what it was scaled from.
+ */
+function learningRateOf(
+  flags: Flags,
+): Pick<TrainSettings, "learningRate" | "learningRateWarmup"> {
+  const { batchSize, learningRateBatch, learningRateWarmup: epochs } = flags;
+  const scale = batchSize / (learningRateBatch ?? batchSize);
+  const from = learningRateBatch === undefined ? 0 : Math.min(1, 1 / scale);
+  return {
+    learningRate: flags.learningRate * scale,
+    ...(epochs > 0 ? { learningRateWarmup: { epochs, from } } : {}),
+  };
+}
+
 function settingsOf(flags: Flags, dataset: Dataset): TrainSettings {
-  const { epochs, batchSize, learningRate, momentum, weightDecay } = flags;
+  const { epochs, batchSize, ghostBatch, momentum, weightDecay } = flags;
   const { epsilonWarmup, ema, augmentation, seed, width, stepEvery } = flags;
   const small = dataset.imageShape[1] <= 64;
   const form = flags.form === "auto"
@@ -270,7 +362,9 @@ function settingsOf(flags: Flags, dataset: Dataset): TrainSettings {
     },
     epochs,
     batchSize,
-    learningRate,
+    // States of runs without ghost batches do not name them.
+    ...(ghostBatch === undefined ? {} : { ghostBatch }),
+    ...learningRateOf(flags),
     momentum,
     weightDecay,
     epsilonWarmup,
@@ -379,11 +473,19 @@ function cardOf(
   settings: TrainSettings,
   dataset: Dataset,
   state: TrainState,
-  extra: Pick<Card, "versions" | "command">,
+  extra: Pick<Card, "versions" | "command" | "training">,
 ): Card {
   const { spec, attack, seed } = settings;
   const { architecture, form, width, mean, std } = spec;
   const metrics = state.history.at(-1)?.metrics;
+  const interval = (accuracy: number) => {
+    const { images } = metrics!;
+    const { low, high, n } = wilsonInterval(
+      Math.round(accuracy * images),
+      images,
+    );
+    return { low, high, n };
+  };
   return {
     schemaVersion: CARD_SCHEMA_VERSION,
     architecture,
@@ -400,16 +502,24 @@ function cardOf(
     accuracies: metrics && "clean" in metrics
       ? {
         clean: metrics.clean,
+        cleanInterval: interval(metrics.clean),
         images: metrics.images,
         adversarial: [{
+          attack: `PGD-${metrics.steps}`,
           epsilon: metrics.epsilon,
           steps: metrics.steps,
           stepSize: metrics.stepSize,
           restarts: 1,
           accuracy: metrics.adversarial,
+          interval: interval(metrics.adversarial),
         }],
       }
       : {},
+    data: {
+      name: dataset.name,
+      images: dataset.splits.train.size,
+      preprocessing: preprocessingOf(dataset),
+    },
     ...extra,
     created: new Date().toISOString(),
   };
@@ -429,6 +539,43 @@ function evaluationAttack(flags: Flags): EvaluationAttack {
     randomStart: false,
     restarts: 1,
   };
+}
+
+/** Share of its accuracy that training must lose to PGD to be warned of. */
+const COLLAPSE = 0.5;
+
+/** Smaller losses say nothing: early epochs are near chance. */
+const LEAST_GAP = 0.15;
+
+/**
+ * What to say if the attack of training has lost its grip: attacked batches are
+ * classified well, and PGD breaks the same images (Wong et al. 2020,
+ * "catastrophic overfitting"). Null if not, and where the attack of the
+ * evaluation is stronger by its radius alone.
+ *
+ * @param attack The attack of training
+ * @param record Of the epoch; its accuracy is that on attacked batches
+ * @param metrics Accuracy of training images under PGD, and its radius
+ */
+export function overfittingWarning(
+  attack: Pick<TrainingAttack, "epsilon"> | null,
+  { epoch, accuracy }: Pick<EpochRecord, "epoch" | "accuracy">,
+  { trainAdversarial, epsilon, steps }: {
+    readonly trainAdversarial: number;
+    readonly epsilon: number;
+    readonly steps: number;
+  },
+): string | null {
+  if (!attack || attack.epsilon === 0 || epsilon > attack.epsilon) return null;
+  const isKept = trainAdversarial >= COLLAPSE * accuracy ||
+    accuracy - trainAdversarial < LEAST_GAP;
+  if (isKept) return null;
+  return `Catastrophic overfitting in epoch ${epoch}: ${
+    percent(accuracy)
+  } of ` +
+    `attacked training images are classified correctly, but ` +
+    `${percent(trainAdversarial)} under PGD-${steps}; train with more ` +
+    `--attack-steps or a smaller --step-size`;
 }
 
 /** Opens the images; a missing test split only costs the evaluation. */
@@ -458,12 +605,69 @@ async function openImages(
   }
 }
 
-/** Trains a network; the work of this script. */
-export async function main(
+/** Flags and arguments with those of presets in place of their names. */
+function withPresets(
+  flags: Flags,
+  { args, note }: ScriptContext,
+): { given: Flags & { readonly out: string }; args: readonly string[] } {
+  const { preset } = flags;
+  const [name] = preset;
+  const out = flags.out ?? (name && `runs/${name}`);
+  if (out === undefined) {
+    throw new UsageError(
+      `Missing flag --out, ${FLAGS.out.help}: pass --out <path>`,
+    );
+  }
+  if (preset.length === 0) return { given: { ...flags, out }, args };
+  const expanded = expandPresets(args, preset, FLAGS, TRAIN_PRESETS, note);
+  return {
+    given: { ...parseFlags(expanded, FLAGS), preset, out },
+    // The preset may change: what was trained is told by its flags.
+    args: expanded,
+  };
+}
+
+/** What rank 0 tells the others before they train together. */
+interface Plan {
+  /** Those of a resumed run. */
+  readonly flags: Flags;
+  readonly isFinished: boolean;
+}
+
+/** The part of ranks other than 0: they read no run and write none. */
+async function follow(
   given: Flags,
   context: ScriptContext,
+  ranks: Ranks,
 ): Promise<void> {
-  const { args, signal, note, print } = context;
+  const { communicator } = ranks;
+  const plan = await broadcastJson<Plan>(communicator, null);
+  if (plan.isFinished) return;
+  const flags = {
+    ...plan.flags,
+    // Another machine may keep the data elsewhere.
+    data: given.data ?? plan.flags.data,
+    device: given.device,
+    threads: given.threads,
+  };
+  const bytes = await communicator.broadcast(null);
+  const saved = bytes.length > 0
+    ? await decodeTraining(bytes, "what rank 0 sent")
+    : null;
+  const device = await openDevice(flags, context.note, ranks);
+  await trainInto(null, flags, saved, device, context);
+}
+
+/** Trains a network; the work of this script. */
+export async function main(
+  flagsGiven: Flags,
+  context: ScriptContext,
+): Promise<void> {
+  const { signal, note, print, ranks } = context;
+  const { given, args } = withPresets(flagsGiven, context);
+  if (ranks && ranks.communicator.rank > 0) {
+    return await follow(given, context, ranks);
+  }
   const { resume } = given;
   const recorder = await Recorder.open("train", given, given.out, {
     args,
@@ -474,14 +678,19 @@ export async function main(
   const saved = resume ? await readState(out) : null;
   const flags = previous ? resumedFlags(given, previous, args) : given;
   recorder.setFlags(flags);
-  if (await isFinished(recorder)) {
+  const plan: Plan = { flags, isFinished: await isFinished(recorder) };
+  if (ranks) await broadcastJson(ranks.communicator, plan);
+  if (plan.isFinished) {
     note(`Nothing to resume: "${out}" has all its epochs`);
     if (flags.json) await writeFileAtomic(flags.json, formatRun(previous!));
     print(`${out}/${MODEL_FILE}`);
     return;
   }
   if (resume && !saved) noteStart(recorder, args, note);
-  const device = await openDevice(flags, note);
+  await ranks?.communicator.broadcast(
+    saved ? await encodeTraining(saved) : new Uint8Array(0),
+  );
+  const device = await openDevice(flags, note, ranks);
   if (!previous) {
     // From here on --resume knows the flags.
     const { provider } = device;
@@ -530,29 +739,46 @@ function noteStart(
   );
 }
 
+/** @param recorder Null on ranks that write nothing */
 async function trainInto(
-  recorder: Recorder,
+  recorder: Recorder | null,
   flags: Flags,
   saved: SavedTraining | null,
   device: { readonly provider: Provider; readonly threads?: number },
   context: ScriptContext,
 ): Promise<void> {
-  const { signal, progress, note } = context;
+  const { signal, progress, note, warn = note } = context;
+  const communicator = context.ranks?.communicator ?? null;
   const dataset = await openImages(flags, context);
   const settings = settingsOf(flags, dataset);
   try {
-    checkTrainSettings(settings);
+    checkTrainSettings(settings, communicator?.size);
   } catch (error) {
     throw usageOf(error);
   }
   const data = dataOf(flags, dataset);
-  if (saved) checkSaved(recorder.folder!, saved, { settings, data });
+  if (saved && recorder) {
+    checkSaved(recorder.folder!, saved, { settings, data });
+  }
   const known = await versions();
-  const command = `deno task train ${recorder.args.map(quoted).join(" ")}`;
+  const words = (recorder?.args ?? []).map(quoted).join(" ");
+  const command = `deno task train ${words}`;
+  const training = (state: TrainState): CardTraining => ({
+    seconds: state.history.reduce((sum, { seconds }) => sum + seconds, 0) +
+      state.sums.seconds,
+    provider: device.provider,
+    ...hardware(flags),
+    ...(flags.preset.length > 0 ? { preset: flags.preset.join(", ") } : {}),
+  });
 
   let written: TrainState | null = null;
   const write = async (state: TrainState) => {
-    const card = cardOf(settings, dataset, state, { versions: known, command });
+    if (!recorder) return;
+    const card = cardOf(settings, dataset, state, {
+      versions: known,
+      command,
+      training: training(state),
+    });
     const tensors = stateParameters(state);
     const model = await encodeCheckpoint({ card, tensors });
     const resumable = await encodeTraining({ settings, data, state });
@@ -570,10 +796,18 @@ async function trainInto(
 
   const warned = new Set<string>();
   const onWarning = (message: string) => {
-    if (!warned.has(message)) note(message);
+    if (!warned.has(message)) warn(message);
     warned.add(message);
   };
   const test = (dataset.splits as Partial<Dataset["splits"]>).test;
+  // As many training images as test images. At random, not from the classes in
+  // turn: their accuracy is compared with that of the batches.
+  const sample = test &&
+    selectImages(
+      dataset.splits.train,
+      new Random(0).permutation(dataset.splits.train.size)
+        .subarray(0, Math.min(flags.evalImages, test.size)),
+    );
   const onEpoch = async (
     network: Network,
     record: EpochRecord,
@@ -581,37 +815,54 @@ async function trainInto(
     if (!test) return {};
     const attack = evaluationAttack(flags);
     const count = Math.min(flags.evalImages, test.size);
-    const task = progress.start("evaluate", count);
-    const result = await evaluate(network, test, {
-      attack,
-      limit: count,
-      onWarning,
-      onProgress: (done) => task.update(done),
-      signal,
-    });
-    task.done();
-    note(
-      `Epoch ${record.epoch}: loss ${record.loss.toFixed(3)}, training ` +
-        `${percent(record.accuracy)}, test ${percent(result.clean)} clean, ` +
-        `${
-          percent(result.adversarial!)
-        } under PGD-${attack.steps} at epsilon ` +
-        `${attack.epsilon.toFixed(3)} (${result.images} images)`,
-    );
-    return {
+    const measure = async (stage: string, split: Split) => {
+      const task = progress.start(stage, Math.min(count, split.size));
+      const result = await evaluate(network, split, {
+        attack,
+        limit: count,
+        communicator,
+        onWarning,
+        onProgress: (done) => task.update(done),
+        signal,
+      });
+      task.done();
+      return result;
+    };
+    const result = await measure("evaluate", test);
+    const seen = await measure("evaluate on training images", sample!);
+    const metrics = {
       clean: result.clean,
       adversarial: result.adversarial!,
       images: result.images,
       epsilon: attack.epsilon,
       steps: attack.steps,
       stepSize: attack.stepSize,
+      trainClean: seen.clean,
+      trainAdversarial: seen.adversarial!,
     };
+    note(
+      `Epoch ${record.epoch}: loss ${record.loss.toFixed(3)}, training ` +
+        `${percent(record.accuracy)}, test ${percent(result.clean)} clean, ` +
+        `${
+          percent(metrics.adversarial)
+        } under PGD-${attack.steps} at epsilon ` +
+        `${attack.epsilon.toFixed(3)}, training images ` +
+        `${percent(seen.clean)} and ${percent(metrics.trainAdversarial)} ` +
+        `(${result.images} images)`,
+    );
+    // Until epsilon has grown, the attack of training is the weaker one.
+    const isGrown = record.epoch > settings.epsilonWarmup;
+    const warning = isGrown &&
+      overfittingWarning(settings.attack, record, metrics);
+    if (warning) note(warning);
+    return metrics;
   };
 
   let task = null as ReturnType<typeof progress.start> | null;
   try {
     const state = await train(settings, dataset.splits.train, {
       ...device,
+      communicator,
       state: saved?.state,
       signal,
       onStep: ({ epoch, step, stepsPerEpoch, loss, accuracy }) => {
@@ -638,4 +889,4 @@ async function trainInto(
   }
 }
 
-if (import.meta.main) await runScript(import.meta, FLAGS, {}, main);
+if (import.meta.main) await runScript(import.meta, FLAGS, {}, onRanks(main));

@@ -1,6 +1,6 @@
 /**
- * Imports point up the map of the README: core <- models, onnx, datasets <-
- * robust <- scripts, web.
+ * Imports point up the map of the README: core <- models, onnx, datasets,
+ * distributed <- robust <- scripts, web.
  */
 import { assertEquals } from "@std/assert";
 
@@ -10,10 +10,14 @@ const ALLOWED: Record<string, readonly string[]> = {
   models: ["core"],
   onnx: ["core"],
   datasets: ["core"],
-  robust: ["core", "models", "onnx", "datasets"],
+  distributed: ["core"],
+  robust: ["core", "models", "onnx", "datasets", "distributed"],
   scripts: ["."],
   web: [".", "core", "models", "onnx", "datasets", "robust", "scripts"],
-  bench: [".", "core", "models", "onnx", "datasets", "robust", "scripts"],
+  bench: [
+    ...[".", "core", "models", "onnx", "datasets", "distributed", "robust"],
+    "scripts",
+  ],
 };
 
 /** Folders that hold no part of the program. */

@@ -119,7 +119,9 @@ export async function invertFixture(
     epsilon: 1000,
     stepSize: 0.1,
     steps,
-    onStep: (step) => losses.push(plain(step.losses)),
+    onStep: (step) => {
+      losses.push(plain(step.losses));
+    },
   });
   await network.release();
   return losses;

@@ -80,6 +80,22 @@ Deno.test("Random.stream() is not moved by numbers drawn before", () => {
   assertEquals(random.stream("x").uint32(), before);
 });
 
+Deno.test("Random.skip() leaves out the numbers that would have come", () => {
+  for (const drawn of [0, 1, 3, 4, 9]) {
+    for (const skipped of [0, 1, 2, 3, 4, 5, 8, 1001]) {
+      const [random, other] = [new Random(1, ["x"]), new Random(1, ["x"])];
+      for (let i = 0; i < drawn; i++) {
+        assertEquals(random.uint32(), other.uint32());
+      }
+      for (let i = 0; i < skipped; i++) random.uint32();
+      other.skip(skipped);
+      for (let i = 0; i < 9; i++) {
+        assertEquals(other.uint32(), random.uint32());
+      }
+    }
+  }
+});
+
 Deno.test("Random streams of neighbouring names are uncorrelated", () => {
   const n = 20_000;
   const draw = (step: number) =>

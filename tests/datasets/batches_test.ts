@@ -3,6 +3,7 @@ import {
   assertEquals,
   assertNotEquals,
   assertRejects,
+  assertThrows,
 } from "@std/assert";
 import { Random } from "../../core/mod.ts";
 import {
@@ -11,7 +12,12 @@ import {
   randomRegion,
   shiftAndFlip,
 } from "../../datasets/augment.ts";
-import { balancedSubset, makeSplit } from "../../datasets/dataset.ts";
+import {
+  balancedSplit,
+  balancedSubset,
+  makeSplit,
+  selectImages,
+} from "../../datasets/dataset.ts";
 import {
   type Batch,
   batchCount,
@@ -118,6 +124,45 @@ Deno.test("batches() resumes with the very same batches", async () => {
   assertEquals(await all(split, { ...options, start: 9 }), []);
 });
 
+Deno.test("batches() makes parts and every n-th of the very same batches", async () => {
+  const split = await shapes(60);
+  const options = {
+    batchSize: 16,
+    order: "shuffled",
+    augmentation: "standard",
+    random,
+  } as const;
+  const whole = await all(split, options);
+  const size = 3 * 32 * 32;
+  // The last batch has 12 images.
+  for (const count of [1, 3, 4]) {
+    const parts = await Promise.all(
+      Array.from(
+        { length: count },
+        (_, index) => all(split, { ...options, part: { index, count } }),
+      ),
+    );
+    for (const [i, { images, labels, indices }] of whole.entries()) {
+      const mine = parts.map((made) => made[i]);
+      assertEquals(mine.flatMap((part) => [...part.indices]), [...indices]);
+      assertEquals(mine.flatMap((part) => [...part.labels]), [...labels]);
+      let first = 0;
+      for (const { images: part } of mine) {
+        const end = first + part.shape[0];
+        const rows = images.data.subarray(first * size, end * size);
+        assertEquals(part.data, rows);
+        first = end;
+      }
+    }
+  }
+  const odd = await all(split, { ...options, start: 1, stride: 2 });
+  assertEquals(odd, [whole[1], whole[3]]);
+  assertEquals(await all(split, { ...options, start: 2, stride: 3 }), [
+    whole[2],
+  ]);
+  assertEquals(await all(split, { ...options, start: 4, stride: 5 }), []);
+});
+
 Deno.test("batches() augments anew in each epoch", async () => {
   const split = await shapes(10);
   const options = { batchSize: 10, augmentation: "standard", random } as const;
@@ -127,6 +172,56 @@ Deno.test("batches() augments anew in each epoch", async () => {
   ]);
   assertEquals(first.indices, second.indices);
   assertNotEquals(first.images.data, second.images.data);
+});
+
+Deno.test("augmentation crop enlarges parts of a small image, half of them mirrored", () => {
+  const size = 16, plane = size * size;
+  // Red grows to the right, green downwards, blue is even.
+  const image = Float32Array.from({ length: 3 * plane }, (_, at) => {
+    const [x, y] = [at % size, Math.floor(at / size) % size];
+    return [0.3 + 0.02 * x, 0.3 + 0.02 * y, 0.5][Math.floor(at / plane)];
+  });
+  const scratch = new Float32Array(image.length);
+  let mirrored = 0;
+  for (let i = 0; i < 100; i++) {
+    const data = image.slice();
+    augmentSmall({ data, size }, "crop", random.stream(i), scratch);
+    assert(data.every((x) => x >= 0 && x <= 1));
+    const across = data[size - 1] - data[0];
+    const down = data[plane + plane - size] - data[plane];
+    if (across < 0) mirrored++;
+    // 35% of the area and sides of 3 to 4 leave half of a side, and jitter
+    // changes contrast by at most a tenth twice.
+    for (const [slope, whole] of [[Math.abs(across), 0.3], [down, 0.3]]) {
+      assert(slope > 0.4 * whole && slope < 1.4 * whole, `${slope}`);
+    }
+  }
+  assert(mirrored > 30 && mirrored < 70, `${mirrored}`);
+});
+
+Deno.test("balancedSplit() keeps what opening with a limit keeps", async () => {
+  const split = await shapes(70);
+  const some = balancedSplit(split, 25);
+  const kept = balancedSubset(split.labels, 25);
+  assertEquals(some.labels, Uint32Array.from(kept, (i) => split.labels[i]));
+  assertEquals(
+    await some.load([...Array(25).keys()]),
+    await split.load(kept),
+  );
+  split.close();
+  assertEquals((await some.load([3])).shape, [1, 3, 32, 32]);
+  const files = makeSplit({
+    name: "test",
+    imageShape: [3, 100, 100],
+    labels: Uint32Array.of(0, 0, 0, 1),
+    source: { kind: "files", paths: ["a", "b", "c", "d"] },
+  });
+  const { source, labels } = balancedSplit(files, 2);
+  assertEquals([...labels], [0, 1]);
+  assert(source.kind === "files" && source.paths[1] === "d");
+  const chosen = selectImages(some, [4, 4, 0]);
+  assertEquals(await chosen.load([0, 1, 2]), await some.load([4, 4, 0]));
+  assertThrows(() => selectImages(some, [25]), RangeError, "load image 25");
 });
 
 Deno.test("batches() ends its workers when left early or stopped", async () => {
@@ -157,6 +252,8 @@ Deno.test("batches() refuses numbers out of range", async () => {
       "batch size must be an integer >= 1: current value is 0",
     ],
     [{ start: -1 }, "first batch"],
+    [{ stride: 0 }, "distance between batches"],
+    [{ part: { index: 2, count: 2 } }, "Cannot make part 2 of batches of 2"],
     [{ workers: 0.5 }, "number of workers"],
     [{ epoch: NaN }, "epoch"],
     [

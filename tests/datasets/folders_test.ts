@@ -288,6 +288,17 @@ Deno.test({
     assertEquals(imageShape, [3, 64, 64]);
     assertEquals(classes, ["Dog", "Cat", "Frog", "Bird", "Primate", "Insect"]);
     assertEquals([splits.test.size, warnings], [23 * 37, []]);
+    // Also from the folder of all data sets; decoded, as it is small.
+    const all = await openDataset("restricted_imagenet", {
+      data: DATA,
+      splits: ["test"],
+      limit: 12,
+    });
+    assertEquals(all.splits.test.source.kind, "packed");
+    assertEquals(all.classes, classes);
+    assertEquals([...all.splits.test.labels].sort(), [
+      ...[0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5],
+    ]);
   },
 });
 

@@ -17,6 +17,7 @@ import {
 import {
   isLeftover,
   readCheckpoint,
+  updateCard,
   writeCheckpoint,
   writeFileAtomic,
 } from "../../models/files.ts";
@@ -52,9 +53,29 @@ const CARD: Card = {
       stepSize: 0.0625,
       restarts: 1,
       accuracy: 0.5,
+      attack: "PGD-20",
+      interval: { low: 0.4, high: 0.6, n: 100 },
     }],
     images: 100,
+    cleanInterval: { low: 0.83, high: 0.95, n: 100 },
   },
+  sanity: {
+    images: 10,
+    norm: "l2",
+    epsilon: 0.5,
+    steps: 20,
+    checks: [{ name: "unbounded", passed: true, detail: "0.0% at 55" }],
+  },
+  evaluation: {
+    complete: false,
+    limit: null,
+    provider: "cpu",
+    cpu: "a processor",
+    preprocessing: "as stored",
+    measured: "2026-01-02T03:04:05Z",
+  },
+  training: { seconds: 12.5, provider: "cpu", cpu: "a processor", threads: 2 },
+  data: { name: "cifar10", images: 50000, preprocessing: "as stored" },
   command: "deno task train",
   versions: { deno: "2.9.0" },
   created: "2026-01-02T03:04:05Z",
@@ -126,6 +147,62 @@ Deno.test("decodeCheckpoint() keeps keys it does not know", async () => {
   assertEquals((await decodeCheckpoint(fileWithCard(card), "a")).card, card);
 });
 
+Deno.test("decodeCheckpoint() reads cards from before there were these fields", async () => {
+  const weightsSha256 = await weightsHash(TENSORS);
+  const { sanity: _, evaluation: _e, training: _t, data: _d, ...rest } = CARD;
+  const [{ attack: _a, interval: _i, ...entry }] = CARD.accuracies.adversarial!;
+  const accuracies = { clean: 0.9, images: 100, adversarial: [entry] };
+  const old = { ...rest, accuracies, weightsSha256 };
+  assertEquals((await decodeCheckpoint(fileWithCard(old), "a")).card, old);
+});
+
+Deno.test("updateCard() keeps weights, their precision and the rest of the card", async () => {
+  const path = await Deno.makeTempFile({ suffix: ".safetensors" });
+  for (const float16 of [true, false]) {
+    await writeCheckpoint(path, { card: CARD, tensors: TENSORS }, { float16 });
+    const before = await readCheckpoint(path);
+    const { size } = await Deno.stat(path);
+    const returned = await updateCard(path, (card) => ({ ...card, epoch: 4 }));
+    const after = await readCheckpoint(path);
+    assertEquals(after.card, { ...before.card, epoch: 4 });
+    assertEquals(returned, after.card);
+    assertEquals(after.tensors, before.tensors);
+    assertEquals((await Deno.stat(path)).size, size);
+  }
+  await assertRejects(
+    () => updateCard(path, (card) => ({ ...card, epoch: -1 })),
+    TypeError,
+    "the card's epoch must be",
+  );
+  assertEquals((await readCheckpoint(path)).card.epoch, 4);
+  await Deno.remove(path);
+});
+
+Deno.test("updateCard() knows every float16", async () => {
+  const path = await Deno.makeTempFile({ suffix: ".safetensors" });
+  // All finite halves, from the smallest subnormal to the largest.
+  const halves = Float32Array.from({ length: 0x7c00 }, (_, bits) => {
+    const exponent = bits >> 10, fraction = bits & 0x3ff;
+    return exponent === 0
+      ? fraction * 2 ** -24
+      : (1024 + fraction) * 2 ** (exponent - 25);
+  });
+  const odd = [1 + 2 ** -11, 2 ** -25, 65536, 2 ** -15 + 2 ** -26];
+  const sizeOf = async (data: Float32Array) => {
+    const tensors = { a: tensor(data, [data.length]) };
+    await writeCheckpoint(path, { card: CARD, tensors });
+    await updateCard(path, (card) => card);
+    return (await Deno.stat(path)).size;
+  };
+  const half = await sizeOf(halves);
+  for (const value of odd) {
+    const changed = halves.slice();
+    changed[7] = value;
+    assert(await sizeOf(changed) > half + 50_000, `${value}`);
+  }
+  await Deno.remove(path);
+});
+
 Deno.test("decodeCheckpoint() says what is wrong with a card", async () => {
   const weightsSha256 = await weightsHash(TENSORS);
   const good = { ...CARD, weightsSha256 };
@@ -163,6 +240,18 @@ Deno.test("decodeCheckpoint() says what is wrong with a card", async () => {
       },
       "the card's accuracies's adversarial[0]'s steps must be",
     ],
+    [
+      {
+        ...good,
+        accuracies: { cleanInterval: { low: -1, high: 1, n: 3 } },
+      },
+      "cleanInterval's low must be a fraction from 0 to 1 and is -1",
+    ],
+    [
+      { ...good, sanity: { ...CARD.sanity, checks: [{ name: "a" }] } },
+      "the card's sanity's checks[0]'s passed is missing",
+    ],
+    [{ ...good, training: { seconds: 1 } }, "training's provider is missing"],
     [{ ...good, versions: { deno: 2 } }, 'versions["deno"] must be text'],
     [{ ...good, created: "soon" }, "created must be an ISO 8601 time"],
     [{ ...good, extra: [] }, "extra must be an object and is []"],

@@ -26,7 +26,7 @@ import { compile, compileStages } from "../../onnx/mod.ts";
 import { lower } from "../../onnx/export.ts";
 import { crossEntropyObjective, oneHot } from "../../robust/objectives.ts";
 import { pgdStep, scalar } from "../../robust/pgd.ts";
-import { trainingStep } from "../../robust/train.ts";
+import { trainingStep } from "../../robust/training_graphs.ts";
 import { assertAllClose } from "../_assert.ts";
 import { type Outputs, runPlain } from "../_plain.ts";
 

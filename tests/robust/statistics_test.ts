@@ -1,6 +1,11 @@
-import { assert, assertAlmostEquals, assertThrows } from "@std/assert";
+import {
+  assert,
+  assertAlmostEquals,
+  assertEquals,
+  assertThrows,
+} from "@std/assert";
 import { Random } from "../../core/mod.ts";
-import { bootstrapInterval } from "../../robust/statistics.ts";
+import { bootstrapInterval, wilsonInterval } from "../../robust/statistics.ts";
 
 Deno.test("bootstrapInterval() covers the mean 95 times in 100 (seed 0)", () => {
   const random = new Random(0);
@@ -32,4 +37,33 @@ Deno.test("bootstrapInterval() refuses nothing and what is no number", () => {
   const random = new Random(0);
   assertThrows(() => bootstrapInterval([], random), RangeError, "0 values");
   assertThrows(() => bootstrapInterval([1, NaN], random), RangeError, "NaN");
+});
+
+Deno.test("wilsonInterval() gives published values", () => {
+  // Newcombe 1998, Statistics in Medicine 17, Table I, method 3.
+  const published: [number, number, number, number][] = [
+    [81, 263, 0.2553, 0.3662],
+    [15, 148, 0.0624, 0.1605],
+    [0, 20, 0, 0.1611],
+    [1, 29, 0.0061, 0.1718],
+  ];
+  for (const [count, n, low, high] of published) {
+    const found = wilsonInterval(count, n);
+    assertEquals([found.mean, found.n], [count / n, n]);
+    assertAlmostEquals(found.low, low, 6e-5);
+    assertAlmostEquals(found.high, high, 6e-5);
+    const mirrored = wilsonInterval(n - count, n);
+    assertAlmostEquals(mirrored.low, 1 - found.high, 1e-12);
+    assertAlmostEquals(mirrored.high, 1 - found.low, 1e-12);
+  }
+});
+
+Deno.test("wilsonInterval() refuses what is no share", () => {
+  for (const [count, n] of [[0, 0], [3, 2], [-1, 2], [0.5, 2], [1, NaN]]) {
+    assertThrows(
+      () => wilsonInterval(count, n),
+      RangeError,
+      `Cannot give an interval for ${count} of ${n} images`,
+    );
+  }
 });

@@ -21,11 +21,11 @@ import {
   initialState,
   stateParameters,
   train,
-  trainingStep,
   type TrainOptions,
   type TrainSettings,
   type TrainState,
 } from "../../robust/train.ts";
+import { trainingStep } from "../../robust/training_graphs.ts";
 import { assertAllClose, evaluate } from "../_assert.ts";
 import { readDescription, readTensors, underPrefix } from "../_fixtures.ts";
 import {

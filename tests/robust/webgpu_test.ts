@@ -1,5 +1,5 @@
 /**
- * A step of PGD and one of training on the WebGPU provider against the CPU
+ * Steps of PGD, of Auto-PGD and of training on the WebGPU provider against the CPU
  * provider, with no node left to the CPU.
  *
  * Needs an adapter. Debian's chromium brings a software one, slow but correct:
@@ -21,9 +21,11 @@ import {
   modelParameters,
   type ModelSpec,
 } from "../../models/mod.ts";
+import { apgdStep } from "../../robust/apgd.ts";
+import { targetedDlrObjective } from "../../robust/margin.ts";
 import { crossEntropyObjective } from "../../robust/objectives.ts";
 import { pgdStep } from "../../robust/pgd.ts";
-import { trainingStep } from "../../robust/train.ts";
+import { trainingStep } from "../../robust/training_graphs.ts";
 import { assertAllClose, evaluate } from "../_assert.ts";
 
 const ignore = !hasAdapter();
@@ -101,6 +103,35 @@ for (const norm of ["l2", "linf"] as const) {
         epsilon: tensor([norm === "l2" ? 0.2 : 0.03], []),
         stepSize: tensor([norm === "l2" ? 0.3 : 0.05], []),
       }, constants);
+    },
+  });
+}
+
+for (const norm of ["l2", "linf"] as const) {
+  Deno.test({
+    name: `a step of APGD-T in ${norm} is the same on webgpu`,
+    ignore,
+    async fn() {
+      const spec = { ...SPEC, classes: 4 };
+      const { images } = drawFeeds(8);
+      const target = targetedDlrObjective([0, 2], [3, 1], spec.classes);
+      const { next, losses } = apgdStep(spec, images.shape, {
+        norm,
+        loss: target.loss,
+        feeds: { labels: [2, 4], target: [2, 4] },
+      });
+      await assertSameOnWebgpu({ next, losses }, {
+        ...target.feeds,
+        images,
+        previous: images,
+        center: images,
+        epsilon: tensor([norm === "l2" ? 0.2 : 0.03], []),
+        stepSize: norm === "l2" ? tensor([0.3, 0.1], [2]) : tensor(
+          [0.05, 0.02],
+          [2],
+        ),
+        momentum: tensor([1, 0.75], [2]),
+      }, initializeModel(spec, random));
     },
   });
 }

@@ -36,20 +36,31 @@ interface ScriptOptions {
 /** Scripts with permissions of their own in deno.json. */
 const OWN_PERMISSIONS = { download: true, doctor: true };
 
-/** The command of a script; asking for a permission would end it. */
+/** The command line of a script; asking for a permission would end it. */
+export function commandLine(
+  script: string,
+  args: readonly string[],
+  { permissions }: ScriptOptions = {},
+): string[] {
+  const granted = permissions ??
+    [script in OWN_PERMISSIONS ? `-P=${script}` : "-P"];
+  return [
+    ...[Deno.execPath(), "run", "--quiet", "--no-prompt", "--no-check"],
+    ...[...granted, `--config=${ROOT}deno.json`],
+    ...[`${ROOT}scripts/${script}.ts`, ...args],
+  ];
+}
+
+/** The command of a script. */
 export function command(
   script: string,
   args: readonly string[],
-  { cwd = ROOT, permissions }: ScriptOptions = {},
+  options: ScriptOptions = {},
 ): Deno.Command {
-  const granted = permissions ??
-    [script in OWN_PERMISSIONS ? `-P=${script}` : "-P"];
-  return new Deno.Command(Deno.execPath(), {
-    args: [
-      ...["run", "--quiet", "--no-prompt", "--no-check", ...granted],
-      ...[`--config=${ROOT}deno.json`, `${ROOT}scripts/${script}.ts`],
-      ...args,
-    ],
+  const { cwd = ROOT } = options;
+  const [deno, ...line] = commandLine(script, args, options);
+  return new Deno.Command(deno, {
+    args: line,
     cwd,
     env: { NO_COLOR: "1" },
     stdin: "null",

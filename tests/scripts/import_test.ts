@@ -5,7 +5,14 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import { fileURLToPath } from "node:url";
 import { readCheckpoint } from "../../models/files.ts";
 import { counting, torchZip } from "../models/_torch_file.ts";
-import { exists, filesBelow, recordOf, run, succeed } from "./_script.ts";
+import {
+  exists,
+  filesBelow,
+  recordOf,
+  run,
+  SMALL,
+  succeed,
+} from "./_script.ts";
 
 const folder = await Deno.makeTempDir({ prefix: "robust-reps-import-" });
 addEventListener("unload", () => Deno.removeSync(folder, { recursive: true }));
@@ -46,6 +53,45 @@ Deno.test("import writes a checkpoint that evaluate takes, as it takes the file 
   assertEquals(evaluated[0], evaluated[1]);
 });
 
+Deno.test("import --half ships a run: half the size, its card, its accuracy within noise", async () => {
+  const out = `${folder}/trained`;
+  await succeed("train", [
+    ...[...SMALL, "--epochs", "4", "--limit", "256", "--lr", "0.05"],
+    ...["--schedule", "cyclic", "--eval-images", "0", "--out", out],
+  ]);
+  const half = `${folder}/shipped/net.safetensors`;
+  const { code, stderr } = await run("import", [out, "--half", "--out", half]);
+  assertEquals(code, 0, stderr);
+  assertMatch(stderr, /Copied with its card: \d+\.\d MB/);
+  const path = `${out}/model.safetensors`;
+  const [before, after] = [
+    await readCheckpoint(path),
+    await readCheckpoint(half),
+  ];
+  const { weightsSha256: _, ...card } = before.card;
+  const { weightsSha256: sha256, ...kept } = after.card;
+  assertEquals(kept, card);
+  assert(sha256 !== before.card.weightsSha256);
+  const sizes = [path, half].map((file) => Deno.statSync(file).size);
+  assert(sizes[1] < 0.65 * sizes[0], `${sizes}`);
+  const found = [];
+  for (const model of [path, half]) {
+    const json = `${folder}/half.json`;
+    await succeed("evaluate", [
+      ...["--model", model, "--limit", "100", "--quiet", "--json", json],
+      ...["--attack-steps", "5", "--device", "cpu", "--threads", "1"],
+    ]);
+    found.push((await recordOf(json)).metrics);
+  }
+  for (const name of ["clean", "adversarial", "cleanLoss"]) {
+    const gap = Math.abs(Number(found[0][name]) - Number(found[1][name]));
+    assert(gap <= 0.02, `${name}: ${gap}`);
+  }
+  const again = await run("import", [out, "--eps", "1", "--out", `${out}/b`]);
+  assertEquals(again.code, 2);
+  assertMatch(again.stderr, /with --epsilon: it has a card, which is kept/);
+});
+
 Deno.test("import says what it inferred and assumed", async () => {
   const { code, stderr } = await run("import", [
     ...[fixture("torchvision_style.pt"), "--out", `${folder}/b.safetensors`],
@@ -65,7 +111,11 @@ const MISTAKES: readonly Row[] = [
   ["net.pt", 2, /Missing flag --out, .*: pass --out <path>/],
   ["net.pt other.pt --out a", 2, /2 given, at most 1 <file> allowed/],
   ["no.pt --out NEW", 1, /Cannot read checkpoint "no.pt": no such file/],
-  ["empty --out NEW", 1, /Cannot read checkpoint "empty": it is a folder/],
+  [
+    "empty --out NEW",
+    1,
+    /"empty": the folder holds no model.safetensors; pass the folder of a/,
+  ],
   ["text.pt --out NEW", 1, /neither a file of torch.save\(\) nor of safetens/],
   ["none.pt --out NEW", 1, /Cannot import "none.pt": the file is empty/],
   ["cut.pt --out NEW", 1, /lacks the directory at its end.*truncated/],

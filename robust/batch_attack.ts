@@ -1,0 +1,150 @@
+/**
+ * The attack of training on a batch of one shape.
+ *
+ * @module
+ */
+import {
+  type AnyTensor,
+  type NamedTensors,
+  type Random,
+  sizeOf,
+  type Tensor,
+  tensor,
+} from "../core/mod.ts";
+import type { ModelSpec } from "../models/mod.ts";
+import {
+  compile,
+  compileStages,
+  type Program,
+  type Stages,
+} from "../onnx/mod.ts";
+import type { Norm } from "./ball.ts";
+import type { RunOptions } from "./network.ts";
+import { crossEntropyObjective } from "./objectives.ts";
+import { iterate, pgdStep, randomStart, scalar, startNoise } from "./pgd.ts";
+import type { TrainingAttack } from "./train.ts";
+
+/** What one batch is attacked with. */
+export interface AttackFeeds {
+  /** Clean images, of the shape that the attack was made for. */
+  readonly images: Tensor;
+  /** One-hot, `[n, classes]` */
+  readonly labels: Tensor;
+  /** Of `startNoise()`; needed by attacks with a random start. */
+  readonly noise: Tensor | null;
+  /** Fraction of epsilon and step size. */
+  readonly warmup: number;
+}
+
+/** Programs that perturb batches against parameters that change. */
+export class BatchAttack {
+  readonly #settings: TrainingAttack;
+  readonly #stages: Stages;
+  readonly #start: Program | null;
+
+  private constructor(
+    settings: TrainingAttack,
+    stages: Stages,
+    start: Program | null,
+  ) {
+    this.#settings = settings;
+    this.#stages = stages;
+    this.#start = start;
+  }
+
+  /** @param shape Shape of the images, `[n, 3, h, w]` */
+  static async create(
+    spec: ModelSpec,
+    attack: TrainingAttack,
+    shape: readonly number[],
+    options: RunOptions,
+  ): Promise<BatchAttack> {
+    const objective = crossEntropyObjective([], spec.classes);
+    const { next, losses } = pgdStep(spec, shape, {
+      norm: attack.norm,
+      loss: objective.loss,
+      feeds: { labels: [shape[0], spec.classes] },
+      fakeRelu: false,
+    });
+    // The same parameters serve all steps of an attack.
+    const stages = await compileStages({ next, losses }, options);
+    const start = attack.randomStart
+      ? await compile({ images: randomStart(shape, attack.norm) }, options)
+      : null;
+    return new BatchAttack(attack, stages, start);
+  }
+
+  /** What `prepare()` writes. */
+  get prepared(): Program["outputs"] {
+    return this.#stages.prepare.outputs;
+  }
+
+  /** Computes what all attacks with these parameters share. */
+  async prepare(
+    parameters: NamedTensors,
+    into: NamedTensors,
+  ): Promise<Record<string, AnyTensor>> {
+    return {
+      ...parameters,
+      ...await this.#stages.prepare.run(parameters, into),
+    };
+  }
+
+  /**
+   * Attacks a batch.
+   *
+   * @param prepared Of `prepare()`
+   * @returns The perturbed images
+   */
+  async run(
+    prepared: Readonly<Record<string, AnyTensor>>,
+    { images, labels, noise, warmup }: AttackFeeds,
+  ): Promise<Tensor> {
+    const { stepSize, steps } = this.#settings;
+    const epsilon = scalar(this.#settings.epsilon * warmup);
+    let start = images;
+    if (this.#start) {
+      const feeds = { center: images, noise: noise!, epsilon };
+      start = (await this.#start.run(feeds)).images as Tensor;
+    }
+    const feeds = {
+      ...prepared,
+      images: start,
+      center: images,
+      labels,
+      epsilon,
+      stepSize: scalar(stepSize * warmup),
+    };
+    return await iterate(this.#stages.step, feeds, steps);
+  }
+
+  /** Frees the programs. */
+  async release(): Promise<void> {
+    await this.#stages.prepare.release();
+    await this.#stages.step.release();
+    await this.#start?.release();
+  }
+}
+
+/**
+ * Rows of the noise that `startNoise()` draws for a whole batch: what an image
+ * gets depends on its place in the batch, not on who asks.
+ *
+ * @param random Where the batch's noise begins; it is left as it is
+ * @param first Index of the first row
+ * @param shape Shape of the rows, `[n, 3, h, w]`
+ */
+export function startNoiseRows(
+  random: Random,
+  norm: Norm,
+  first: number,
+  shape: readonly number[],
+): Tensor {
+  const stream = random.stream();
+  const start = first * sizeOf(shape.slice(1));
+  // One integer makes one value, but normal values are made in pairs.
+  const extra = start % 2;
+  stream.skip(start - extra);
+  const { data } = startNoise([extra + sizeOf(shape)], norm, stream);
+  return tensor(data.subarray(extra), shape);
+}

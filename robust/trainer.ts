@@ -1,0 +1,206 @@
+/**
+ * What takes the steps of training: a whole step as one program.
+ *
+ * @module
+ */
+import type { AnyTensor, NamedTensors, Random, Tensor } from "../core/mod.ts";
+import { allocateOverlaid, compile, type Program } from "../onnx/mod.ts";
+import { BatchAttack } from "./batch_attack.ts";
+import type { RunOptions } from "./network.ts";
+import { oneHot } from "./objectives.ts";
+import { scalar, startNoise } from "./pgd.ts";
+import { AVERAGE, NEXT, trainingStep, VELOCITY } from "./training_graphs.ts";
+import type { TrainSettings, TrainState } from "./train.ts";
+
+/** What a step depends on besides the batch. */
+export interface StepOptions {
+  readonly learningRate: number;
+  /** Fraction of epsilon and step size. */
+  readonly warmup: number;
+  /** For the random starts of the whole batch. */
+  readonly random: Random;
+  /** That of the next step, to be drawn from when there is time. */
+  readonly next?: Random;
+  /** Whether this rank is to stop after the step. */
+  readonly stop?: boolean;
+}
+
+/** What a step came to. */
+export interface StepResult {
+  /** Mean loss of the batch, before the step. */
+  readonly loss: number;
+  /** Images of the batch classified correctly. */
+  readonly correct: number;
+  /** Whether any rank is to stop. */
+  readonly stop: boolean;
+  /** Time until the sums over ranks were there, in seconds; 0 on one rank. */
+  readonly reduceSeconds: number;
+}
+
+/** Programs and parameters of a training run. */
+export interface StepTaker {
+  /** Attacks a batch and takes one step of SGD on it. */
+  step(
+    images: Tensor,
+    labels: ArrayLike<number>,
+    options: StepOptions,
+  ): Promise<StepResult>;
+  /** Parameters, velocities and averages: valid until the next step. */
+  state(): Pick<TrainState, "parameters" | "velocity" | "average">;
+  /** Frees the programs. */
+  release(): Promise<void>;
+}
+
+/** Memory for one set of parameters. */
+export interface Slot {
+  /** Parameters, velocities and averages by the graph's names. */
+  readonly values: Record<string, AnyTensor>;
+  /**
+   * What an attack needs of the parameters: in the same memory, as a slot
+   * holds this only while it waits for the values of the next step.
+   */
+  readonly prepared: Record<string, AnyTensor>;
+}
+
+/**
+ * Memory for parameters as they are, which a state fills, and for what the next
+ * step makes of them.
+ *
+ * @param values Names and shapes of parameters, velocities and averages
+ */
+export function makeSlots(
+  values: Program["outputs"],
+  attack: BatchAttack | null,
+  state: TrainState,
+): [current: Slot, next: Slot] {
+  const makeSlot = (): Slot => {
+    const groups = allocateOverlaid(values, attack?.prepared ?? []);
+    return { values: groups[0], prepared: groups[1] };
+  };
+  const slots: [Slot, Slot] = [makeSlot(), makeSlot()];
+  const start = {
+    ...state.parameters,
+    ...renamed(state.velocity, (name) => VELOCITY + name),
+    ...renamed(state.average, (name) => AVERAGE + name),
+  };
+  for (const [name, tensor] of Object.entries(slots[0].values)) {
+    (tensor as Tensor).data.set((start[name] as Tensor).data);
+  }
+  return slots;
+}
+
+/** The parts of a state that a slot holds. */
+export function slotState(
+  { values }: Slot,
+): Pick<TrainState, "parameters" | "velocity" | "average"> {
+  const part = (prefix: string): NamedTensors =>
+    Object.fromEntries(
+      Object.entries(values)
+        .filter(([name]) =>
+          prefix ? name.startsWith(prefix) : !name.includes(":")
+        )
+        .map(([name, value]) => [name.slice(prefix.length), value]),
+    );
+  return {
+    parameters: part(""),
+    velocity: part(VELOCITY),
+    average: part(AVERAGE),
+  };
+}
+
+/** Takes each step in one run of one program. */
+export class Trainer implements StepTaker {
+  readonly #settings: TrainSettings;
+  readonly #update: Program;
+  readonly #attack: BatchAttack | null;
+  /** Parameters as they are, and where the next step writes them. */
+  #slots: readonly [current: Slot, next: Slot];
+
+  private constructor(
+    settings: TrainSettings,
+    update: Program,
+    attack: BatchAttack | null,
+    state: TrainState,
+  ) {
+    this.#settings = settings;
+    this.#update = update;
+    this.#attack = attack;
+    const values = update.outputs
+      .filter(({ name }) => name.startsWith(NEXT))
+      .map((info) => ({ ...info, name: info.name.slice(NEXT.length) }));
+    this.#slots = makeSlots(values, attack, state);
+  }
+
+  /** @param shape Shape of a batch, `[n, 3, h, w]` */
+  static async create(
+    settings: TrainSettings,
+    shape: readonly number[],
+    state: TrainState,
+    { provider, threads }: RunOptions,
+  ): Promise<Trainer> {
+    const options = { provider, threads };
+    const { attack, spec } = settings;
+    const update = await compile(trainingStep(settings, shape), options);
+    const batchAttack = attack &&
+      await BatchAttack.create(spec, attack, shape, options);
+    return new Trainer(settings, update, batchAttack, state);
+  }
+
+  async step(
+    images: Tensor,
+    labelIndices: ArrayLike<number>,
+    options: StepOptions,
+  ): Promise<StepResult> {
+    const labels = oneHot(labelIndices, this.#settings.spec.classes);
+    const attacked = await this.#perturb(images, labels, options);
+    const [current, next] = this.#slots;
+    const { loss, correct } = await this.#update.run({
+      ...current.values,
+      images: attacked,
+      labels,
+      learningRate: scalar(options.learningRate),
+    }, renamed(next.values, (name) => NEXT + name));
+    this.#slots = [next, current];
+    return {
+      loss: (loss as Tensor).data[0],
+      correct: (correct as Tensor).data[0],
+      stop: options.stop ?? false,
+      reduceSeconds: 0,
+    };
+  }
+
+  async #perturb(
+    images: Tensor,
+    labels: Tensor,
+    { warmup, random }: StepOptions,
+  ): Promise<Tensor> {
+    const { attack } = this.#settings;
+    if (!attack) return images;
+    const noise = attack.randomStart
+      ? startNoise(images.shape, attack.norm, random)
+      : null;
+    const [{ values }, { prepared }] = this.#slots;
+    return await this.#attack!.run(
+      await this.#attack!.prepare(values, prepared),
+      { images, labels, noise, warmup },
+    );
+  }
+
+  state(): Pick<TrainState, "parameters" | "velocity" | "average"> {
+    return slotState(this.#slots[0]);
+  }
+
+  async release(): Promise<void> {
+    await this.#update.release();
+    await this.#attack?.release();
+  }
+}
+
+function renamed(
+  tensors: NamedTensors,
+  rename: (name: string) => string,
+): Record<string, AnyTensor> {
+  return Object.fromEntries(
+    Object.entries(tensors).map(([name, value]) => [rename(name), value]),
+  );
+}
