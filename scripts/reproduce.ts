@@ -6,7 +6,10 @@
  *
  * --data is the folder with cifar10/ and restricted-tiny-imagenet/. Each
  * figure is one of the other scripts, whose command is printed; stopped, it
- * goes on where it was. `deno task web` shows the results.
+ * goes on where it was. `deno task web` shows the results. Ranks take figures
+ * in turn, into one folder that all of them see:
+ *
+ *   mpirun -n 4 deno task reproduce --distributed mpi --data data
  *
  * @module
  */
@@ -21,6 +24,7 @@ import {
   RESULTS_INDEX_SCHEMA_VERSION,
   type Run,
   shippedModels,
+  spread,
   writeFileAtomic,
 } from "../mod.ts";
 import {
@@ -39,6 +43,7 @@ import {
   type Setting,
   SETTINGS,
 } from "./_entries.ts";
+import { onRanks, RANK_FLAGS } from "./_ranks.ts";
 import { callScript, quoted, REPOSITORY, type Script } from "./_run.ts";
 import * as constrained_inversion from "./constrained_inversion.ts";
 import * as evaluate from "./evaluate.ts";
@@ -73,6 +78,7 @@ export const FLAGS = {
     help: "folder of networks to use instead of those that are shipped",
   },
   out: { type: "path", default: "results", help: "folder of the results" },
+  ...RANK_FLAGS,
   ...COMMON_FLAGS,
 } as const satisfies FlagTable;
 
@@ -113,31 +119,18 @@ export async function main(
       }),
     );
   };
-  for (const [i, job] of jobs.entries()) {
-    const { entry, setting, argv } = job;
-    const id = idOf(entry, setting);
-    const folder = `${flags.out}/${id}`;
-    const task = entry.script.replaceAll("_", "-");
-    const command = `deno task ${task} ${argv.map(quoted).join(" ")}`;
-    const done = await madeBefore(folder, argv);
-    context.note(
-      `\n${i + 1}/${jobs.length} ${entry.title} (${setting.images})`,
-    );
-    if (done) {
-      context.note(`Made before: ${folder}`);
-      entries.set(id, resultOf(entry, setting, { command, run: done }));
-      continue;
+  const communicator = context.ranks?.communicator ?? null;
+  const isWriter = (communicator?.rank ?? 0) === 0;
+  const results = await spread(jobs, communicator, async (job, i) => {
+    const result = await make(job, `${i + 1}/${jobs.length}`, flags, context);
+    if (isWriter) {
+      entries.set(result.id, result);
+      await write();
     }
-    context.note(command);
-    await clear(folder, context);
-    await callScript(SCRIPTS[entry.script] as Script, [
-      ...[...argv, "--out", folder],
-      ...(flags.threads ? ["--threads", `${flags.threads}`] : []),
-    ], context);
-    const run = await readRun(folder);
-    entries.set(id, resultOf(entry, setting, { command, run }));
-    await write();
-  }
+    return result;
+  });
+  if (!results) return;
+  for (const result of results) entries.set(result.id, result);
   await write();
   for (const id of jobs.map(({ entry, setting }) => idOf(entry, setting))) {
     const { shows, title } = entries.get(id)!;
@@ -145,6 +138,35 @@ export async function main(
     context.print(`${word.padEnd(10)} ${id.padEnd(24)} ${title}`);
   }
   context.print(path);
+}
+
+/** Makes one figure or table, unless it is there already. */
+async function make(
+  { entry, setting, argv }: Job,
+  position: string,
+  flags: Flags,
+  context: ScriptContext,
+): Promise<ResultEntry> {
+  const { note, ranks, ...rest } = context;
+  const folder = `${flags.out}/${idOf(entry, setting)}`;
+  const task = entry.script.replaceAll("_", "-");
+  const command = `deno task ${task} ${argv.map(quoted).join(" ")}`;
+  note(`\n${position} ${entry.title} (${setting.images})`);
+  const done = await madeBefore(folder, argv);
+  if (done) {
+    note(`Made before: ${folder}`);
+    return resultOf(entry, setting, { command, run: done });
+  }
+  note(command);
+  await clear(folder, context);
+  const threads = flags.threads ?? ranks?.threads;
+  // Each figure is one rank's alone.
+  await callScript(SCRIPTS[entry.script] as Script, [
+    ...[...argv, "--out", folder],
+    ...(threads ? ["--threads", `${threads}`] : []),
+  ], { ...rest, note });
+  const run = await readRun(folder);
+  return resultOf(entry, setting, { command, run });
 }
 
 function jobsOf(settings: readonly Setting[]) {
@@ -280,4 +302,6 @@ async function clear(folder: string, { note }: ScriptContext): Promise<void> {
   await Deno.remove(folder, { recursive: true });
 }
 
-if (import.meta.main) await runScript(import.meta, FLAGS, {}, main);
+if (import.meta.main) {
+  await runScript(import.meta, FLAGS, {}, onRanks(main));
+}

@@ -135,18 +135,19 @@ function maxPoolGradient(
     reshape(padded, [n, c, mapH, stride, mapW, stride]),
     [3, 5, 0, 1, 2, 4],
   );
-  const byPhase = reshape(phased, [stride * stride * n, c, mapH, mapW]);
   const phases: (Node | null)[] = Array(stride * stride).fill(null);
   let open: Node | null = null; // 1 where no maximum was found yet
   for (let i = 0; i < kernel; i++) {
     for (let j = 0; j < kernel; j++) {
-      const phase = (i % stride) * stride + j % stride;
+      const [row, column] = [i % stride, j % stride];
       const [top, left] = [Math.floor(i / stride), Math.floor(j / stride)];
-      const candidate = slice(byPhase, [
-        { axis: 0, start: phase * n, end: (phase + 1) * n },
-        { axis: 2, start: top, end: top + h },
-        { axis: 3, start: left, end: left + w },
+      const window = slice(phased, [
+        { axis: 0, start: row, end: row + 1 },
+        { axis: 1, start: column, end: column + 1 },
+        { axis: 4, start: top, end: top + h },
+        { axis: 5, start: left, end: left + w },
       ]);
+      const candidate = reshape(window, [n, c, h, w]);
       const hit: Node = toFloat(equal(candidate, y));
       const first: Node = open ? mul(hit, open) : hit;
       open = open ? sub(open, first) : sub(1, first);
@@ -155,6 +156,7 @@ function maxPoolGradient(
         [0, 0, top, left],
         [0, 0, mapH - h - top, mapW - w - left],
       );
+      const phase = row * stride + column;
       phases[phase] = phases[phase] ? add(phases[phase], part) : part;
     }
   }

@@ -12,7 +12,9 @@ import config from "../../deno.json" with { type: "json" };
 import { CIFAR10_CLASSES, readImage } from "../../datasets/mod.ts";
 import type { Run } from "../../robust/run.ts";
 import { parseResultsIndex } from "../../robust/results_index.ts";
+import { LAUNCHERS, onLauncher } from "../_mpi.ts";
 import {
+  commandLine,
   exists,
   filesBelow,
   recordOf,
@@ -370,6 +372,35 @@ Deno.test("reproduce makes figures and an index, and goes on where it was", asyn
   ]);
   const metricsOf = async (path: string) => (await recordOf(path)).metrics;
   assertEquals(await metricsOf(again), await metricsOf(`${out}/${fig.run}`));
+});
+
+Deno.test({
+  name: "reproduce on 2 ranks makes the index of one (needs mpich)",
+  ignore: LAUNCHERS.length === 0,
+  fn: async () => {
+    const data = await cifar();
+    const only = ["--only=table-4-robust", "--only=table-4-standard"];
+    const indexOf = async (out: string) => {
+      const path = `${out}/index.json`;
+      const { entries } = parseResultsIndex(
+        await Deno.readTextFile(path),
+        path,
+      );
+      return entries;
+    };
+    const one = `${folder}/one rank`;
+    const { code, stderr } = await reproduce(one, data, ...only);
+    assertEquals(code, 0, stderr);
+    const two = `${folder}/two ranks`;
+    const line = commandLine("reproduce", [
+      ...["--data", data, "--models", await prepared(), "--quick", ...only],
+      ...["--out", two, "--device=cpu", "--threads=1", "--distributed=mpi"],
+    ]);
+    const ended = await onLauncher(LAUNCHERS[0], 2, line).output();
+    assertEquals(ended.code, 0, new TextDecoder().decode(ended.stderr));
+    assertEquals(await indexOf(two), await indexOf(one));
+    assertEquals((await indexOf(two)).length, 2);
+  },
 });
 
 Deno.test("reproduce without its data says so and leaves no record", async () => {
