@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { CardInterval } from "../models/mod.ts";
 import { shareInterval, short } from "./format.ts";
 import type { SiteModel, SiteRun } from "./library.ts";
 
@@ -29,17 +30,23 @@ export function accuraciesOf(
     share: unknown,
     images: unknown,
     run: string | null,
+    known?: CardInterval,
   ) => {
     if (typeof share !== "number" || !(share >= 0 && share <= 1)) return;
-    const n = typeof images === "number" && images > 0 ? images : null;
-    const interval = n ? shareInterval(share, n) : null;
+    const n = known?.n ??
+      (typeof images === "number" && images > 0 ? images : null);
+    const interval = known ?? (n ? shareInterval(share, n) : null);
     found.push({ name, share, interval, images: n, run });
   };
-  const { clean, adversarial = [], images } = card.accuracies;
-  add("clean", clean, images, null);
-  for (const attack of adversarial) {
+  const { clean, cleanInterval, adversarial = [], images } = card.accuracies;
+  add("clean", clean, images, null, cleanInterval);
+  for (const measured of adversarial) {
+    const { attack: name, epsilon, accuracy, interval } = measured;
     const norm = card.attack?.norm ?? "l2";
-    add(nameOf({ ...attack, norm }), attack.accuracy, images, null);
+    const label = name
+      ? `${name}, ${norm} ε ${short(epsilon)}`
+      : nameOf({ ...measured, norm });
+    add(label, accuracy, images, null, interval);
   }
   for (const { key, run } of runs) {
     const isOfThis = run?.command === "evaluate" &&

@@ -10,6 +10,18 @@ export type { Card };
 /** No card is longer; a longer header is a damaged file. */
 const LARGEST_HEADER = 16 << 20;
 
+const interval = rules.optional(rules.checkRecord({
+  low: rules.nonNegative,
+  high: rules.nonNegative,
+  n: rules.count,
+}));
+
+const anyText = rules.rule((value) => typeof value === "string", "text");
+const bool = rules.rule(
+  (value) => typeof value === "boolean",
+  "true or false",
+);
+
 /** What pages read of a card; loading a network checks all of it. */
 const CARD_RULES = rules.checkRecord({
   architecture: rules.text,
@@ -27,9 +39,12 @@ const CARD_RULES = rules.checkRecord({
   })),
   accuracies: rules.checkRecord({
     clean: rules.optional(rules.nonNegative),
+    cleanInterval: interval,
     images: rules.optional(rules.count),
     adversarial: rules.optional(rules.listOf(
       rules.checkRecord({
+        attack: rules.optional(rules.text),
+        interval,
         epsilon: rules.nonNegative,
         steps: rules.count,
         stepSize: rules.nonNegative,
@@ -39,6 +54,31 @@ const CARD_RULES = rules.checkRecord({
       "a list",
     )),
   }),
+  sanity: rules.optional(rules.checkRecord({
+    images: rules.count,
+    epsilon: rules.nonNegative,
+    steps: rules.count,
+    checks: rules.listOf(
+      rules.checkRecord({ name: rules.text, passed: bool, detail: anyText }),
+      "a list",
+    ),
+  })),
+  training: rules.optional(rules.checkRecord({
+    seconds: rules.nonNegative,
+    provider: rules.text,
+    cpu: rules.text,
+    threads: rules.count,
+    preset: rules.optional(rules.text),
+  })),
+  data: rules.optional(rules.checkRecord({
+    name: rules.text,
+    images: rules.count,
+    preprocessing: rules.text,
+  })),
+  evaluation: rules.optional(rules.checkRecord({
+    complete: bool,
+    preprocessing: rules.text,
+  })),
   extra: rules.optional(rules.object("an object")),
 });
 

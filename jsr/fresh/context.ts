@@ -103,7 +103,7 @@ export class Context<S> {
   readonly state: S = {} as S;
   /** What was thrown, in error routes. */
   error: unknown = null;
-  readonly isPartial = false;
+  readonly isPartial: boolean = false;
   /** @ignore What is around a page; layouts from the outside in. */
   tree: { app: RouteComponent<unknown, S> | null; layouts: Layout<S>[] } = {
     app: null,

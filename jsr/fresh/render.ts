@@ -3,6 +3,7 @@
  *
  * @module
  */
+// deno-lint-ignore-file no-explicit-any
 import { Signal } from "@preact/signals-core";
 import { stringify } from "devalue";
 import {
@@ -19,55 +20,47 @@ import {
 import { useContext } from "preact/hooks";
 import { jsxTemplate } from "preact/jsx-runtime";
 import { renderToString } from "preact-render-to-string";
-import type { Context, PageProps, RouteComponent } from "./context.ts";
+import type { Context, RouteComponent } from "./context.ts";
 import { Head } from "./runtime.ts";
-import type { Snapshot } from "./snapshot.ts";
-
-// deno-lint-ignore no-explicit-any
-type Props = any;
-type AnyVNode = VNode<Props>;
+import type { IslandInfo, Snapshot } from "./snapshot.ts";
 
 /** What a page collects while it is rendered. */
 interface Page {
   readonly path: string;
   readonly snapshot: Snapshot | null;
   readonly head: ComponentChildren[];
-  /** Scripts of the islands met, by name. */
+  /** Scripts of the islands met, by name, and props of each. */
   readonly islands: Record<string, string>;
-  /** Props of each island met. */
-  readonly props: Props[];
+  readonly props: object[];
   hasBody: boolean;
 }
 
 /** The page being rendered; rendering is synchronous. */
 let current: Page | null = null;
 
-/** Whether a component is below an island. */
+/** Whether a component is below an island, and vnodes left as they are. */
 const Inside = createContext(false);
-
-/** Islands within islands, left as they are. */
 const plain = new WeakSet<object>();
 
 /** Calls an async component; others are left to Preact. */
 export async function renderComponent<S>(
   ctx: Context<S>,
-  component: RouteComponent<unknown, S>,
+  component: RouteComponent<any, S>,
   data: unknown,
   Component: () => ComponentChildren,
-): Promise<AnyVNode | Response> {
-  const { params, url, req, state, error, route, config, info, isPartial } =
-    ctx;
-  const props: PageProps<unknown, S> = {
-    ...{ params, url, req, state, error, route, config, info, isPartial },
-    data,
-    Component,
+): Promise<VNode | Response> {
+  const { params, url, req, state, error, route, config, info } = ctx;
+  const props = {
+    ...{ params, url, req, state, error, route, config, info },
+    ...{ isPartial: false, data, Component },
   };
   if (component.constructor.name !== "AsyncFunction") {
-    return h(component as ComponentType<Props>, props);
+    return h(component as ComponentType<any>, props);
   }
   const result = await component(props);
-  if (result instanceof Response) return result;
-  return h(Fragment, null, result as ComponentChildren) as AnyVNode;
+  return result instanceof Response
+    ? result
+    : h(Fragment, null, result as ComponentChildren);
 }
 
 /** Renders a vnode inside the context's layouts and app. */
@@ -76,10 +69,10 @@ export async function renderTree<S>(
   vnode: VNode | null,
 ): Promise<string | Response> {
   const { app, layouts } = ctx.tree;
-  let inner: ComponentChildren = vnode;
+  let inner: VNode | null = vnode;
   for (const { component } of layouts.toReversed()) {
-    const child: ComponentChildren = inner;
-    const result: AnyVNode | Response = await renderComponent(
+    const child: VNode | null = inner;
+    const result: VNode | Response = await renderComponent(
       ctx,
       component,
       null,
@@ -88,18 +81,15 @@ export async function renderTree<S>(
     if (result instanceof Response) return result;
     inner = result;
   }
-  let content: ComponentChildren = null;
+  let content: VNode | null = null;
   const outer = app
     ? await renderComponent(ctx, app, null, () => content)
     : null;
   if (outer instanceof Response) return outer;
+  const { url: { pathname: path }, snapshot } = ctx;
   const page: Page = {
-    path: ctx.url.pathname,
-    snapshot: ctx.snapshot,
-    head: [],
-    islands: {},
-    props: [],
-    hasBody: false,
+    ...{ path, snapshot, hasBody: false },
+    ...{ head: [], islands: {}, props: [] },
   };
   current = page;
   try {
@@ -108,10 +98,9 @@ export async function renderTree<S>(
     content = jsxTemplate([html]);
     if (outer) html = renderToString(outer);
     if (!page.hasBody) {
-      html = renderToString(h("html", null, [
-        h("head", null, h("meta", { charset: "utf-8" })),
-        h("body", null, jsxTemplate([html])),
-      ]));
+      const head = h("head", null, h("meta", { charset: "utf-8" }));
+      const body = h("body", null, jsxTemplate([html]));
+      html = renderToString(h("html", null, head, body));
     }
     return `<!DOCTYPE html>${html}`;
   } finally {
@@ -119,19 +108,19 @@ export async function renderTree<S>(
   }
 }
 
-/** Called by Preact before each vnode is rendered. */
-const hooks = options as { __b?: (vnode: AnyVNode) => void };
+/** Preact calls this before it renders a vnode. */
+const hooks = options as { __b?: (vnode: VNode<any>) => void };
 const before = hooks.__b;
 hooks.__b = (vnode) => {
   if (current) prepare(vnode, current);
   before?.(vnode);
 };
 
-function prepare(vnode: AnyVNode, page: Page): void {
-  const { type, props } = vnode as { type: unknown; props: Props };
+function prepare(vnode: VNode<any>, page: Page): void {
+  const { props } = vnode;
+  const type = vnode.type as unknown;
   if (type === Head) {
     page.head.push(props.children);
-    vnode.props = {};
   } else if (type === "head") {
     const added = page.head.flatMap((item) => toChildArray(item));
     const isTitle = (child: unknown) =>
@@ -143,50 +132,41 @@ function prepare(vnode: AnyVNode, page: Page): void {
   } else if (type === "body") {
     page.hasBody = true;
     vnode.props = { ...props, children: [props.children, h(Scripts, null)] };
-  } else if (type === "a" && typeof props.href === "string") {
-    vnode.props = { ...props, ...currentLink(props.href, page.path) };
+  } else if (type === "a" && /^\/(?!\/)/.test(props.href)) {
+    const target = props.href.replace(/[?#].*$/s, "");
+    const isAbove = target !== "/" && page.path.startsWith(`${target}/`);
+    if (target === page.path) {
+      Object.assign(props, { "aria-current": "page", "data-current": "true" });
+    } else if (isAbove) {
+      Object.assign(props, { "aria-current": "true", "data-ancestor": "true" });
+    }
   } else if (typeof type === "function" && !plain.has(vnode)) {
     const info = page.snapshot?.islands.get(type as ComponentType);
     if (!info) return;
-    const component = type as ComponentType<Props>;
-    vnode.type = Island as unknown as ComponentType<Props>;
-    vnode.props = { component, props, name: info.name, url: info.url };
+    vnode.type = Island as ComponentType<any>;
+    vnode.props = { ...info, component: type, props };
   }
 }
 
-/** Marks links to the page itself and to those above it. */
-function currentLink(href: string, path: string): Props {
-  const target = URL.parse(href, "http://localhost/");
-  if (!href.startsWith("/") || !target) return {};
-  if (target.pathname === path) {
-    return { "aria-current": "page", "data-current": "true" };
-  }
-  return target.pathname !== "/" && path.startsWith(`${target.pathname}/`)
-    ? { "aria-current": "true", "data-ancestor": "true" }
-    : {};
-}
-
-interface IslandProps {
-  readonly component: ComponentType<Props>;
-  readonly props: Props;
-  readonly name: string;
-  readonly url: string;
-}
-
-function Island({ component, props, name, url }: IslandProps): AnyVNode {
-  const inner = h(component, props) as AnyVNode;
+function Island(
+  { component, props, name, url }: IslandInfo & {
+    component: ComponentType<any>;
+    props: object;
+  },
+): VNode {
+  const inner = h(component, props);
   plain.add(inner);
   if (useContext(Inside)) return inner;
-  if (props.children !== undefined) {
+  if ("children" in props) {
     throw new Error(`Unsupported: children of island "${name}"`);
   }
-  const { islands, props: all } = current!;
-  islands[name] = url;
-  const index = all.push(props) - 1;
-  return h("div", {
-    style: "display:contents",
-    "data-island": `${name}:${index}`,
-  }, h(Inside.Provider, { value: true }, inner)) as unknown as AnyVNode;
+  current!.islands[name] = url;
+  const index = current!.props.push(props) - 1;
+  return h(
+    "div",
+    { style: "display:contents", "data-island": `${name}:${index}` },
+    h(Inside.Provider, { value: true }, inner),
+  ) as VNode<any>;
 }
 
 /** What the browser needs; nothing on pages without islands. */
@@ -194,7 +174,7 @@ function Scripts(): VNode | null {
   const { islands, props, snapshot } = current!;
   if (props.length === 0) return null;
   const state = stringify([islands, props], {
-    // Both kinds come back as what they were; computed ones as constants.
+    // Signals come back as such, computed ones as constants.
     Signal: (value: unknown) => value instanceof Signal && [value.peek()],
     Refused: (value: unknown) => {
       const isArray = ArrayBuffer.isView(value) &&

@@ -17,66 +17,55 @@ const TYPES: Readonly<Record<string, string>> = {
   svg: "image/svg+xml",
   txt: "text/plain; charset=UTF-8",
   wasm: "application/wasm",
-  webmanifest: "application/manifest+json",
-  woff2: "font/woff2",
 };
-
-interface StaticFile {
-  readonly etag: string;
-  readonly size: number;
-  readonly body: () => Promise<BodyInit>;
-}
 
 /** Serves them; other paths go on. */
 export function staticFiles<S>(): Middleware<S> {
   return async (ctx) => {
-    const { req, url, snapshot } = ctx;
-    if (!snapshot || url.pathname === "/") return await ctx.next();
-    const asset = snapshot.assets.get(url.pathname);
-    const file: StaticFile | null = asset
-      ? {
-        etag: "asset",
-        size: asset.length,
-        body: () => Promise.resolve(asset),
-      }
-      : await find(snapshot.staticDir, url.pathname);
-    if (!file) return await ctx.next();
-    if (req.method !== "GET" && req.method !== "HEAD") {
+    const { req: { method, headers: asked }, url, snapshot } = ctx;
+    const { pathname } = url;
+    const asset = snapshot?.assets.get(pathname);
+    const file = snapshot && !asset && pathname !== "/"
+      ? await find(snapshot.staticDir, pathname)
+      : null;
+    if (!asset && !file) return await ctx.next();
+    if (method !== "GET" && method !== "HEAD") {
       return new Response("Method Not Allowed", { status: 405 });
     }
-    const extension = url.pathname.slice(url.pathname.lastIndexOf(".") + 1);
-    const etag = `W/"${file.etag}"`;
-    const headers = new Headers({
+    const extension = pathname.slice(pathname.lastIndexOf(".") + 1);
+    const etag = file ? `${file.size}-${file.modified}` : "asset";
+    const headers = {
       "content-type": TYPES[extension] ?? "application/octet-stream",
       "cache-control": asset
         ? "public, max-age=31536000, immutable"
         : "no-cache",
-      etag,
+      etag: `W/"${etag}"`,
       vary: "If-None-Match",
-    });
-    if (req.headers.get("if-none-match")?.includes(file.etag)) {
+    };
+    if (asked.get("if-none-match")?.includes(etag)) {
       return new Response(null, { status: 304, headers });
     }
-    headers.set("content-length", `${file.size}`);
-    const body = req.method === "HEAD" ? null : await file.body();
-    return new Response(body, { headers });
+    const body = method === "HEAD"
+      ? null
+      : asset ?? (await Deno.open(file!.path)).readable;
+    const length = `${asset?.length ?? file!.size}`;
+    return new Response(body, {
+      headers: { ...headers, "content-length": length },
+    });
   };
 }
 
 /** A file that lies inside the folder, links followed. */
-async function find(folder: string, path: string): Promise<StaticFile | null> {
+async function find(folder: string, pathname: string) {
   try {
-    const name = decodeURIComponent(path);
+    const name = decodeURIComponent(pathname);
     if (/[\\\0]|(^|\/)\.\.?(\/|$)/.test(name)) return null;
     const root = await Deno.realPath(folder);
-    const real = await Deno.realPath(root + name);
-    const info = await Deno.stat(real);
-    if (!real.startsWith(`${root}/`) || !info.isFile) return null;
-    return {
-      etag: `${info.size.toString(36)}-${info.mtime?.getTime().toString(36)}`,
-      size: info.size,
-      body: async () => (await Deno.open(real)).readable,
-    };
+    const path = await Deno.realPath(root + name);
+    const { isFile, size, mtime } = await Deno.stat(path);
+    return isFile && path.startsWith(`${root}/`)
+      ? { path, size, modified: mtime?.getTime() }
+      : null;
   } catch {
     return null;
   }

@@ -53,7 +53,7 @@ const ARGUMENTS = [
 ];
 
 /** Two loaded cores take their time. */
-const PATIENCE = 90_000;
+const PATIENCE = 180_000;
 
 const ignore = !hasChromium();
 

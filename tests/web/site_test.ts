@@ -416,3 +416,20 @@ Deno.test("the list of 300 runs takes under 100 ms", async () => {
     await Deno.remove(many, { recursive: true });
   }
 });
+
+Deno.test("models show accuracies with intervals, sanity checks and provenance", async () => {
+  const html = await (await get("/models")).text();
+  for (
+    const part of [
+      "80.0%",
+      "77.4% – 82.4%",
+      "PGD-20, l2 ε 0.5",
+      "larger epsilon never helps",
+      "Failed:",
+      "1 h 2 min on cpu",
+      "10,000, none",
+      "/api/models/tiny-robust/pgd-step.onnx",
+      "the file is too short",
+    ]
+  ) assertStringIncludes(html.replaceAll("<!-- -->", ""), part);
+});

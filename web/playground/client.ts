@@ -34,7 +34,7 @@ export interface Listeners {
 }
 
 /** How long a self-test may take: shaders are compiled first. */
-const OPEN_MS = 90_000;
+const OPEN_MS = 150_000;
 
 /** Runs an engine in a worker. */
 export class EngineClient {

@@ -1,10 +1,10 @@
-import type { JsonObject } from "../../models/mod.ts";
+import type { CardSanity } from "../../models/mod.ts";
 import { page } from "fresh";
 import { Head } from "fresh/runtime";
 import { Empty } from "../components/Empty.tsx";
 import { IntervalBar } from "../components/NumbersTable.tsx";
 import { accuraciesOf, type Accuracy } from "../accuracies.ts";
-import { bytes, percent, short, time } from "../format.ts";
+import { bytes, duration, percent, short, time } from "../format.ts";
 import { GRAPHS } from "../graphs.ts";
 import type { SiteModel } from "../library.ts";
 import { modelFile, runPage } from "../link.ts";
@@ -57,7 +57,7 @@ function ModelCard(
     );
   }
   const { attack } = card;
-  const { sanity, ...extra } = card.extra ?? {};
+  const { sanity, training, data, extra = {} } = card;
   return (
     <section class="model" aria-labelledby={`m-${key}`}>
       <header>
@@ -112,12 +112,7 @@ function ModelCard(
                 </table>
               </div>
             )}
-          {sanity !== undefined && (
-            <>
-              <h3>Sanity checks</h3>
-              <Sanity value={sanity} />
-            </>
-          )}
+          {sanity && <Sanity sanity={sanity} />}
         </div>
         <div>
           <h3>Provenance</h3>
@@ -138,6 +133,24 @@ function ModelCard(
                   attack.steps === 1 ? "step" : "steps"
                 } of ${short(attack.stepSize)}`}
             </dd>
+            {training && (
+              <>
+                <dt>Took</dt>
+                <dd>
+                  {`${duration(training.seconds)} on ${training.provider}, ` +
+                    `${training.cpu}, threads: ${training.threads}` +
+                    (training.preset ? `, preset ${training.preset}` : "")}
+                </dd>
+              </>
+            )}
+            {data && (
+              <>
+                <dt>Images</dt>
+                <dd>
+                  {`${data.images.toLocaleString("en")}, ${data.preprocessing}`}
+                </dd>
+              </>
+            )}
             {card.created && (
               <>
                 <dt>Made</dt>
@@ -195,44 +208,28 @@ function ModelCard(
   );
 }
 
-/** A list of checks with their outcomes, in whatever form they are stored. */
-function Sanity({ value }: { readonly value: JsonObject[string] }) {
-  const checks: { name: string; passed: boolean | null; note: string }[] = [];
-  const add = (name: string, check: unknown) => {
-    const { passed, pass, note, detail, message } =
-      (typeof check === "object" && check
-        ? check
-        : { passed: check }) as Record<
-          string,
-          unknown
-        >;
-    const result = passed ?? pass;
-    checks.push({
-      name,
-      passed: typeof result === "boolean" ? result : null,
-      note: String(note ?? detail ?? message ?? ""),
-    });
-  };
-  if (Array.isArray(value)) {
-    for (const check of value) {
-      const { name, check: other } = (check ?? {}) as Record<string, unknown>;
-      add(String(name ?? other ?? ""), check);
-    }
-  } else if (typeof value === "object" && value) {
-    for (const [name, check] of Object.entries(value)) add(name, check);
-  }
+/** The checklist of whether the measured robustness can be believed. */
+function Sanity({ sanity }: { readonly sanity: CardSanity }) {
+  const { checks, images, norm, epsilon, steps } = sanity;
+  const count = images.toLocaleString("en");
   return (
-    <ul class="checks">
-      {checks.map(({ name, passed, note }) => (
-        <li key={name} class={passed === false ? "bad" : "good"}>
-          <span aria-hidden="true">{passed === false ? "✗" : "✓"}</span>
-          <span class="visually-hidden">
-            {passed === false ? "Failed:" : "Passed:"}
-          </span>{" "}
-          {name}
-          {note && <span class="muted">{note}</span>}
-        </li>
-      ))}
-    </ul>
+    <>
+      <h3>Sanity checks</h3>
+      <p class="muted">
+        {`PGD-${steps}, ${norm} ε ${short(epsilon)}, ${count} images`}
+      </p>
+      <ul class="checks">
+        {checks.map(({ name, passed, detail }) => (
+          <li key={name} class={passed ? "good" : "bad"}>
+            <span aria-hidden="true">{passed ? "✓" : "✗"}</span>
+            <span class="visually-hidden">
+              {passed ? "Passed:" : "Failed:"}
+            </span>{" "}
+            {name}
+            {detail && <span class="muted">{detail}</span>}
+          </li>
+        ))}
+      </ul>
+    </>
   );
 }
