@@ -6,7 +6,10 @@
  *   deno run -A bench/scale_bench.ts --workloads W3-w16 --ranks 1,2,4 \
  *     --steps 20 --rounds 3 --json out.json
  *
- * Efficiency is images per second of n ranks over n times those of one rank.
+ * Efficiency is images per second of n ranks over n times those of one rank;
+ * the prediction is that of `_scaling.ts` from the times of one rank's step and
+ * of the sum on its own, which leaves out what ranks of one machine take from
+ * each other (memory, caches).
  * Rounds take turns between the numbers of ranks, and medians count. "No
  * ranks" is `train()` without a communicator, whose step is one program. Stop
  * everything else first: the load of the machine is printed before and after.
@@ -29,6 +32,8 @@ export interface ScaleRow {
   readonly bytes: number;
   /** Over as many times one rank. */
   readonly efficiency: number;
+  /** What the model says: a step of one rank, then the sum, nothing hidden. */
+  readonly predicted: number;
 }
 
 const RANK = new URL("./_scale_rank.ts", import.meta.url).pathname;
@@ -73,20 +78,23 @@ export function scaleRows(
       bytes: found[0].bytes,
     };
   });
-  const one = rows.find(({ ranks }) => ranks === 1)?.imagesPerSecond ?? NaN;
+  const one = rows.find(({ ranks }) => ranks === 1);
+  const { imagesPerSecond = NaN, stepMs = NaN } = one ?? {};
   return rows.map((row) => ({
     ...row,
-    efficiency: row.imagesPerSecond / (Math.max(1, row.ranks) * one),
+    efficiency: row.imagesPerSecond /
+      (Math.max(1, row.ranks) * imagesPerSecond),
+    predicted: stepMs / (stepMs + row.sumMs),
   }));
 }
 
 /** A table as Markdown. */
 export function scaleTable(rows: readonly ScaleRow[]): string {
   const head = [
-    "| workload | ranks | images/s | efficiency | step ms | until sums ms | " +
-    "sum alone ms | MB |",
-    "| -------- | ----: | -------: | ---------: | ------: | ------------: | " +
-    "-----------: | -: |",
+    "| workload | ranks | images/s | efficiency | predicted | step ms | until " +
+    "sums ms | sum alone ms | MB |",
+    "| -------- | ----: | -------: | ---------: | --------: | ------: | ----" +
+    "--------: | -----------: | -: |",
   ];
   const lines = rows.map((row) =>
     "| " + [
@@ -94,6 +102,7 @@ export function scaleTable(rows: readonly ScaleRow[]): string {
       row.ranks || "none",
       row.imagesPerSecond.toFixed(2),
       row.efficiency.toFixed(2),
+      row.ranks ? row.predicted.toFixed(2) : "-",
       row.stepMs.toFixed(0),
       row.ranks ? row.reduceMs.toFixed(1) : "-",
       row.ranks ? row.sumMs.toFixed(1) : "-",

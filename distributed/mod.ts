@@ -19,6 +19,7 @@ export {
 } from "./launch.ts";
 export {
   endJob,
+  isOrphaned,
   type Mpi,
   openMpi,
   type OpenMpiOptions,

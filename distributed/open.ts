@@ -16,7 +16,7 @@ export interface OpenMpiOptions {
   readonly library?: string;
   /**
    * Seconds for all ranks to come (default: `ROBUST_REPS_JOIN_SECONDS`, else
-   * 20). MPI waits for ever for one that has ended by then, and its wait cannot
+   * 15). MPI waits for ever for one that has ended by then, and its wait cannot
    * be stopped: on Linux the process ends with SIGALRM.
    */
   readonly deadline?: number;
@@ -32,7 +32,7 @@ export interface OpenMpiOptions {
 export async function openMpi(options: OpenMpiOptions = {}): Promise<Mpi> {
   const { Mpi } = await import("./mpi.ts");
   const given = Deno.env.get("ROBUST_REPS_JOIN_SECONDS");
-  const { deadline = Number(given ?? 20) } = options;
+  const { deadline = Number(given ?? 15) } = options;
   setAlarm(deadline);
   try {
     return await Mpi.open(options);
@@ -104,6 +104,25 @@ export function endJob(code: number): boolean {
   } catch {
     return false;
   }
+}
+
+/**
+ * Whether the process that MPICH's mpirun started is gone, while this one, which
+ * it started in turn, still runs: the former is the leader of a group of
+ * processes. Unknown, and so false, under other launchers and on other systems
+ * than Linux.
+ */
+export function isOrphaned(): boolean {
+  const isHydra = Deno.env.get("HYDI_CONTROL_FD") !== undefined;
+  if (!isHydra || Deno.build.os !== "linux") return false;
+  const { symbols } = Deno.dlopen("libc.so.6", {
+    getpgrp: { parameters: [], result: "i32" },
+    kill: { parameters: ["i32", "i32"], result: "i32" },
+  });
+  // Signal 0 only asks; 1 is the system's first process, which may not be
+  // asked.
+  const leader = symbols.getpgrp();
+  return leader > 1 && symbols.kill(leader, 0) !== 0;
 }
 
 /** Environment variable with the descriptor of the launcher's socket. */

@@ -7,6 +7,7 @@
  */
 import {
   gpuOf,
+  isOrphaned,
   launchOf,
   type Mpi,
   openMpi,
@@ -133,8 +134,9 @@ class Guard implements Disposable {
   constructor(name: string) {
     this.#name = name;
     this.#shell = this.#startShell();
-    this.#timer = setInterval(() => this.#checkParent(), PARENT_MS);
     globalThis.addEventListener("unload", this.#onUnload);
+    this.#timer = setInterval(() => this.#checkParent(), PARENT_MS);
+    this.#checkParent();
   }
 
   /** From now on all ranks are there, and the end of this one ends all. */
@@ -198,7 +200,8 @@ class Guard implements Disposable {
   }
 
   #checkParent(): void {
-    if (Deno.ppid === this.#parent) return;
+    // Either may end before this process can look for the first time.
+    if (Deno.ppid === this.#parent && !isOrphaned()) return;
     writeLine(
       `error: ${this.#name}: the process that started it was killed; the job ` +
         `ends`,

@@ -71,5 +71,6 @@ Deno.test("scaleRows() compares ranks with one", () => {
   assertEquals(rows.map((row) => row.imagesPerSecond), [160, 256]);
   assertEquals(rows.map((row) => row.efficiency), [1, 0.8]);
   assertEquals(rows[1].reduceMs, 3);
+  assertEquals(rows[1].predicted, 200 / 201);
   assertEquals(scaleTable(rows).split("\n").length, 4);
 });
