@@ -44,16 +44,16 @@ export const TRAIN_PRESETS: Readonly<Record<string, Preset>> = {
   },
   "cifar10-standard": {
     about: "standard network for CIFAR-10",
-    args: `${CIFAR} --arch resnet18 --width 16 --epochs 12 --epsilon 0`,
+    args: `${CIFAR} --arch resnet18 --width 16 --epochs 8 --epsilon 0`,
   },
   "cifar10-vgg": {
     about: "standard VGG16-style network for CIFAR-10",
-    args: `${CIFAR} --arch vgg16_bn --width 16 --epochs 8 --epsilon 0`,
+    args: `${CIFAR} --arch vgg16_bn --width 16 --epochs 5 --epsilon 0`,
   },
   "cifar10-judge": {
     about: "independent judge for CIFAR-10",
     args:
-      `${CIFAR} --arch resnet10 --width 16 --epochs 10 --epsilon 0 --seed 7`,
+      `${CIFAR} --arch resnet10 --width 16 --epochs 6 --epsilon 0 --seed 7`,
   },
   "tiny-l2": {
     about: "robust network for Restricted Tiny ImageNet",
