@@ -56,7 +56,11 @@ export const EXPERIMENT_FLAGS = {
   },
   judge: {
     type: "string",
-    help: "independent network that says what results look like",
+    help: "independent standard network that says what results look like",
+  },
+  robustJudge: {
+    type: "string",
+    help: "the same of an independent robust network, which sees more as we do",
   },
   dataset: {
     type: "choice",
@@ -173,6 +177,21 @@ const TOP = 9;
 /** What a network is in an experiment. */
 export type Role = "robust" | "standard" | "vgg" | "untrained";
 
+/** An independent network that says what results look like. */
+export interface Judge {
+  /**
+   * Which: a standard one is itself fooled by what standard networks have in
+   * common (Ilyas et al. 2019), a robust one less.
+   */
+  readonly name: "judge" | "robustJudge";
+  readonly model: LoadedNetwork;
+}
+
+/** Name of the robust judge's share of a claim. */
+export function robustName(name: string): string {
+  return `robust${name[0].toUpperCase()}${name.slice(1)}`;
+}
+
 /** Images of an experiment and what they are. */
 export interface Pictures {
   /** `[n, 3, h, w]` */
@@ -209,19 +228,19 @@ export class Experiment {
     readonly role: Role;
     readonly model: LoadedNetwork;
   }[];
-  /** Judges results; null if none was named. */
-  readonly judge: LoadedNetwork | null;
+  /** Judge results; none if none was named. */
+  readonly judges: readonly Judge[];
   /** Height and width of all images. */
   readonly imageSize: number;
   #dataset: Promise<Dataset<"test">> | null = null;
-  #judged: Promise<Tensor> | null = null;
+  readonly #judged = new Map<Judge, Promise<Tensor>>();
   #preview: Preview | null = null;
   readonly #weights: RunWeights[];
 
   private constructor(
     flags: ExperimentFlags,
     context: ScriptContext,
-    opened: Pick<Experiment, "recorder" | "provider" | "models" | "judge">,
+    opened: Pick<Experiment, "recorder" | "provider" | "models" | "judges">,
     weights: RunWeights[],
   ) {
     this.flags = flags;
@@ -229,7 +248,7 @@ export class Experiment {
     this.recorder = opened.recorder;
     this.provider = opened.provider;
     this.models = opened.models;
-    this.judge = opened.judge;
+    this.judges = opened.judges;
     this.imageSize = flags.size ?? opened.models.at(-1)!.model.card.imageSize;
     this.#weights = weights;
   }
@@ -248,14 +267,19 @@ export class Experiment {
     const vgg = "vgg" in flags && typeof flags.vgg === "string"
       ? [{ role: "vgg" as const, model: await openModel(flags.vgg, device) }]
       : [];
-    const judge = flags.judge === undefined
-      ? null
-      : await openModel(flags.judge, device);
+    const judges: Judge[] = [];
+    for (const name of ["judge", "robustJudge"] as const) {
+      const source = flags[name];
+      if (source === undefined) continue;
+      judges.push({ name, model: await openModel(source, device) });
+    }
     const weights: RunWeights[] = [];
     for (const { role, model } of [...vgg, ...trained]) {
       weights.push(await weightsOf(role, model));
     }
-    if (judge) weights.push(await weightsOf("judge", judge));
+    for (const { name, model } of judges) {
+      weights.push(await weightsOf(name, model));
+    }
     const models = [
       ...(flags.untrained
         ? [{ role: "untrained", model: untrainedLike(robust, flags.seed) }]
@@ -267,7 +291,7 @@ export class Experiment {
     return new Experiment(
       flags,
       context,
-      { recorder, provider, models, judge },
+      { recorder, provider, models, judges },
       weights,
     );
   }
@@ -444,31 +468,50 @@ export class Experiment {
     };
   }
 
-  /** The judge's part of `claims()`; nothing without a judge. */
+  /** The judges' part of `claims()`; nothing without one. */
   async judged(images: Tensor, targets: Pictures): Promise<Claims> {
-    const { judge, flags } = this;
-    if (!judge) return {};
-    const seen = await judge.network.predict(images, flags);
-    const classes = targets.classes ??
-      await this.judgeClasses(targets.images);
-    const found = predictions(seen.logits);
-    const judged = classes.map((name, i) =>
-      judge.card.classes[found[i]] === name ? 1 : 0
-    );
-    if (!targets.indices) return { judge: judged };
-    const gallery = await this.#judgedGallery();
-    const { representation } = seen;
-    return {
-      judge: judged,
-      rank: retrievalRanks(representation, gallery, targets.indices),
-    };
+    return await this.byJudge(async (judge) => {
+      const { network, card } = judge.model;
+      const { logits, representation } = await network.predict(
+        images,
+        this.flags,
+      );
+      const found = predictions(logits);
+      const classes = targets.classes ??
+        await this.classesSeen(judge, targets.images);
+      return {
+        judge: classes.map((name, i) =>
+          card.classes[found[i]] === name ? 1 : 0
+        ),
+        ...(targets.indices
+          ? {
+            rank: retrievalRanks(
+              representation,
+              await this.#judgedGallery(judge),
+              targets.indices,
+            ),
+          }
+          : {}),
+      };
+    });
   }
 
-  /** The class that the judge sees in each image. */
-  async judgeClasses(images: Tensor): Promise<string[]> {
-    const { network, card } = this.judge!;
-    const { logits } = await network.predict(images, this.flags);
-    return Array.from(predictions(logits), (label) => card.classes[label]);
+  /** What each judge says, the robust one's under names of their own. */
+  async byJudge(ask: (judge: Judge) => Promise<Claims>): Promise<Claims> {
+    const all: Record<string, readonly number[]> = {};
+    for (const judge of this.judges) {
+      for (const [name, values] of Object.entries(await ask(judge))) {
+        all[judge.name === "judge" ? name : robustName(name)] = values;
+      }
+    }
+    return all;
+  }
+
+  /** The class that a judge sees in each image. */
+  async classesSeen({ model }: Judge, images: Tensor): Promise<string[]> {
+    const { logits } = await model.network.predict(images, this.flags);
+    const { classes } = model.card;
+    return Array.from(predictions(logits), (label) => classes[label]);
   }
 
   /**
@@ -571,8 +614,13 @@ export class Experiment {
     return (await model.network.predict(all, this.flags)).representation;
   }
 
-  async #judgedGallery(): Promise<Tensor> {
-    return await (this.#judged ??= this.#gallery(this.judge!));
+  async #judgedGallery(judge: Judge): Promise<Tensor> {
+    let known = this.#judged.get(judge);
+    if (!known) {
+      known = this.#gallery(judge.model);
+      this.#judged.set(judge, known);
+    }
+    return await known;
   }
 
   /** Means of values with their 95% intervals, by name. */
@@ -622,7 +670,7 @@ export class Experiment {
       this.flags.json,
     );
     for (const { model } of this.models) await model.network.release();
-    await this.judge?.network.release();
+    for (const { model } of this.judges) await model.network.release();
   }
 }
 
@@ -658,7 +706,7 @@ export function claimLines(
   return Object.entries(metrics).flatMap(([role, { claims }]) =>
     Object.entries((claims ?? {}) as unknown as Record<string, Interval>)
       .map(([name, { mean, low, high, n }]) =>
-        `${role}: ${WORDS[name] ?? name} ${number(mean)} ` +
+        `${role}: ${words(name)} ${number(mean)} ` +
         `(${number(low)} to ${number(high)}, n ${n})`
       )
   );
@@ -688,6 +736,15 @@ const WORDS: Readonly<Record<string, string>> = {
   judgeMost: "most activating images of the class the judge sees",
   judgeLeast: "least activating images of that class",
 };
+
+/** A claim in words; the robust judge's are those of the other one. */
+function words(name: string): string {
+  if (name in WORDS) return WORDS[name];
+  const [plain] = Object.keys(WORDS).filter((known) =>
+    robustName(known) === name
+  );
+  return plain ? `${WORDS[plain]} (robust judge)` : name;
+}
 
 function number(x: number): string {
   return Math.abs(x) >= 100 ? x.toFixed(0) : x.toFixed(3);

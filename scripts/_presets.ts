@@ -52,8 +52,12 @@ export const TRAIN_PRESETS: Readonly<Record<string, Preset>> = {
   },
   "cifar10-judge": {
     about: "independent judge for CIFAR-10",
-    args:
-      `${CIFAR} --arch resnet10 --width 16 --epochs 6 --epsilon 0 --seed 7`,
+    args: `${CIFAR} --arch resnet10 --width 16 --epochs 6 --epsilon 0 --seed 7`,
+  },
+  "cifar10-robust-judge": {
+    about: "independent robust judge for CIFAR-10",
+    args: `${CIFAR} --arch resnet10 --width 16 --epochs 6 --epsilon 0.5 ` +
+      `--attack-steps 1 --step-size 1 --seed 7`,
   },
   "tiny-l2": {
     about: "robust network for Restricted Tiny ImageNet",
@@ -71,6 +75,11 @@ export const TRAIN_PRESETS: Readonly<Record<string, Preset>> = {
   "tiny-judge": {
     about: "independent judge for Restricted Tiny ImageNet",
     args: `${TINY} --arch resnet10 --width 32 --epochs 20 --epsilon 0 --seed 7`,
+  },
+  "tiny-robust-judge": {
+    about: "independent robust judge for Restricted Tiny ImageNet",
+    args: `${TINY} --arch resnet10 --width 16 --epochs 20 --epsilon 1 ` +
+      `--attack-steps 1 --step-size 2 --seed 7`,
   },
   paper: {
     about: "as the paper says: random start, weight decay 5e-4",

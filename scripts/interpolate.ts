@@ -37,6 +37,7 @@ import {
   type Claims,
   Experiment,
   EXPERIMENT_FLAGS,
+  type Judge,
   optimisationFlags,
   type Pictures,
   PRESET_FLAG,
@@ -170,22 +171,20 @@ async function openPairs(
  * and the probability of whatever it sees half way (`confidence`).
  */
 async function judgedWays(
-  { judge, flags, judgeClasses }: {
-    readonly judge: LoadedNetwork;
-    readonly flags: { readonly batchSize: number };
-    readonly judgeClasses: (images: Tensor) => Promise<string[]>;
-  },
+  experiment: Experiment,
+  judge: Judge,
   images: Tensor,
   frames: number,
   [a, b]: readonly [Pictures, Pictures],
 ): Promise<Claims> {
-  const names = judge.card.classes;
+  const { network, card } = judge.model;
+  const names = card.classes;
   const ends = await Promise.all(
     [a, b].map(async ({ classes, images }) =>
-      classes ?? await judgeClasses(images)
+      classes ?? await experiment.classesSeen(judge, images)
     ),
   );
-  const { logits } = await judge.network.predict(images, flags);
+  const { logits } = await network.predict(images, experiment.flags);
   const chances = softmaxRows(logits);
   const monotonicity: number[] = [];
   const confidence: number[] = [];
@@ -240,18 +239,9 @@ export async function main(
     frames,
   );
   const ways = async (images: Tensor): Promise<Claims> =>
-    experiment.judge
-      ? await judgedWays(
-        {
-          judge: experiment.judge,
-          flags,
-          judgeClasses: (images) => experiment.judgeClasses(images),
-        },
-        images,
-        frames,
-        [a, b],
-      )
-      : {};
+    await experiment.byJudge((judge) =>
+      judgedWays(experiment, judge, images, frames, [a, b])
+    );
   const metrics: Record<string, JsonObject> = {
     pixels: experiment.metrics(await ways(pixels)),
   };

@@ -195,15 +195,17 @@ async function judgedFeature(
   before: Tensor,
   meaning: string | null,
 ): Promise<Claims> {
-  if (!experiment.judge || meaning === null) return {};
-  const sees = async (images: Tensor) =>
-    (await experiment.judgeClasses(images)).map((name) =>
-      name === meaning ? 1 : 0
-    );
-  return {
-    judgeFeature: await sees(images),
-    judgeFeatureBefore: await sees(before),
-  };
+  if (meaning === null) return {};
+  return await experiment.byJudge(async (judge) => {
+    const sees = async (images: Tensor) =>
+      (await experiment.classesSeen(judge, images)).map((name) =>
+        name === meaning ? 1 : 0
+      );
+    return {
+      judgeFeature: await sees(images),
+      judgeFeatureBefore: await sees(before),
+    };
+  });
 }
 
 if (import.meta.main) {

@@ -107,12 +107,13 @@ export async function main(
     );
     await done(images);
     figure.push({ label: role, images });
-    const { judge } = await experiment.judged(images, sources);
+    const { judge, robustJudge } = await experiment.judged(images, sources);
     metrics[role] = experiment.metrics({
       ...await experiment.claims(images, targets, distances.data),
       pixelDistanceToStart: pixelDistances(images, sources.images),
       ssimToStart: ssim(images, sources.images),
       ...(judge ? { judgeStart: judge } : {}),
+      ...(robustJudge ? { robustJudgeStart: robustJudge } : {}),
     });
   }
   const path = await experiment.figure(title, figure, columns);

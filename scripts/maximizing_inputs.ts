@@ -118,35 +118,41 @@ export async function main(
     }, experiment.random.bind(experiment));
     await done(images);
     const list = unstack(images);
-    const judged = experiment.judge
-      ? await experiment.judgeClasses(images)
-      : null;
     const values: Record<string, number[]> = {
       activation: Array.from(activations.data),
     };
+    const nameOf = (index: number) => classes[test.labels[index]];
+    const rankings: number[][] = [];
     for (const [i, coordinate] of coordinates.entries()) {
       const ranking = await experiment.ranking(model, coordinate);
-      const [most, least] = [
-        ranking.slice(0, flags.top),
-        ranking.slice(-flags.top).reverse(),
+      rankings.push(ranking);
+      if (i >= flags.columns) continue;
+      const indices = [
+        ...ranking.slice(0, flags.top),
+        ...ranking.slice(-flags.top).reverse(),
       ];
-      const nameOf = (index: number) => classes[test.labels[index]];
-      if (i < flags.columns) {
-        const indices = [...most, ...least];
-        figure.push({
-          label: `${role}, feature ${coordinate}`,
-          images: stack([list[i], ...unstack(await test.load(indices))]),
-          captions: [judged?.[i] ?? "", ...indices.map(nameOf)],
-        });
-      }
-      if (!judged) continue;
-      const share = (indices: readonly number[]) =>
-        indices.filter((index) => nameOf(index) === judged[i]).length /
-        indices.length;
-      (values.judgeMost ??= []).push(share(ranking.slice(0, TOP)));
-      (values.judgeLeast ??= []).push(share(ranking.slice(-TOP)));
+      figure.push({
+        label: `${role}, feature ${coordinate}`,
+        images: stack([list[i], ...unstack(await test.load(indices))]),
+        captions: ["", ...indices.map(nameOf)],
+      });
     }
-    metrics[role] = { ...experiment.metrics(values), coordinates };
+    const judged = await experiment.byJudge(async (judge) => {
+      const seen = await experiment.classesSeen(judge, images);
+      const share = (part: (ranking: readonly number[]) => readonly number[]) =>
+        rankings.map((ranking, i) =>
+          part(ranking).filter((index) => nameOf(index) === seen[i]).length /
+          part(ranking).length
+        );
+      return {
+        judgeMost: share((ranking) => ranking.slice(0, TOP)),
+        judgeLeast: share((ranking) => ranking.slice(-TOP)),
+      };
+    });
+    metrics[role] = {
+      ...experiment.metrics({ ...values, ...judged }),
+      coordinates,
+    };
   }
   const path = await experiment.recorder.figure(title, figure, columns);
   await experiment.finish(metrics);

@@ -223,6 +223,9 @@ async function plan(flags: Flags, context: ScriptContext): Promise<Job[]> {
       const extra = isTable ? [] : [
         ...(entry.script === "headline" ? [] : ["--untrained"]),
         ...(there.has(models.judge) ? ["--judge", nameOf(models.judge)] : []),
+        ...(there.has(models.robustJudge)
+          ? ["--robust-judge", nameOf(models.robustJudge)]
+          : []),
         ...(flags.quick ? ["--gallery", "400"] : []),
       ];
       const args = entry.args({ quick: flags.quick, setting });

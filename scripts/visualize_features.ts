@@ -36,6 +36,7 @@ import {
   type Claims,
   Experiment,
   EXPERIMENT_FLAGS,
+  type Judge,
   optimisationFlags,
   PRESET_FLAG,
   representationSize,
@@ -241,7 +242,13 @@ export async function main(
       });
     }
     metrics[role] = {
-      ...experiment.metrics(await agreement(experiment, images, k)),
+      ...experiment.metrics(
+        k < 2
+          ? {}
+          : await experiment.byJudge((judge) =>
+            agreement(experiment, judge, images, k)
+          ),
+      ),
       coordinates,
       predictions: seen,
       activations: Array.from(activations.data),
@@ -270,17 +277,17 @@ export async function main(
  * what pairs of different coordinates have (`shuffled...`).
  *
  * @param images `[starts * coordinates, 3, h, w]`, start by start
- * @param k Coordinates
+ * @param k Coordinates, at least two
  */
 async function agreement(
   experiment: Experiment,
+  judge: Judge,
   images: Tensor,
   k: number,
 ): Promise<Claims> {
-  const { judge, flags } = experiment;
-  if (!judge || k < 2) return {};
-  const { representation } = await judge.network.predict(images, flags);
-  const classes = await experiment.judgeClasses(images);
+  const { network } = judge.model;
+  const { representation } = await network.predict(images, experiment.flags);
+  const classes = await experiment.classesSeen(judge, images);
   const [n, d] = representation.shape;
   const vector = (i: number) => {
     const row = representation.data.subarray(i * d, (i + 1) * d);

@@ -289,6 +289,27 @@ Deno.test("manipulate_features says who arrived, by either rule", async () => {
   }
 });
 
+Deno.test("--robust-judge says under its own name what it sees", async () => {
+  const models = await prepared();
+  const out = `${folder}/two judges`;
+  await succeed("invert", [
+    ...["--model", `${models}/cifar10-l2`, "--out", out, "--device=cpu"],
+    ...["--judge", `${models}/cifar10-judge`, "--threads=1", "--gallery=20"],
+    ...["--robust-judge", `${models}/cifar10-judge`],
+    ...["--images=3", "--steps=3"],
+  ]);
+  const record = await recordOf(out);
+  const roles = record.weights.map(({ role }) => role);
+  assertEquals(roles, ["robust", "judge", "robustJudge"]);
+  // One network in both parts sees the same.
+  for (
+    const [name, own] of [["judge", "robustJudge"], ["rank", "robustRank"]]
+  ) {
+    const claim = claimOf(record, "robust", name);
+    assertEquals(claimOf(record, "robust", own), claim);
+  }
+});
+
 Deno.test("headline has a row for each property and network", async () => {
   const [, record] = await made("headline", "--images=3", "--steps=2");
   const { rows } = record.metrics as { rows: string[] };
