@@ -318,7 +318,8 @@ Deno.test("demo tells the story and lists every file", async () => {
   assertEquals(code, 0, stderr);
   assertMatch(stdout, /^standard +[\d.]+% +[\d.]+% +[\d.]+ +[\d.]+$/m);
   assertMatch(stdout, /^robust +[\d.]+% +[\d.]+% +[\d.]+ +[\d.]+$/m);
-  assert(stdout.endsWith(`${out}/run.json\n`));
+  assertStringIncludes(stdout, `\n${out}/run.json\n`);
+  assertMatch(stdout, /deno task web .*\n$/);
   for (const name of ["train", "evaluate", "invert", "interpolate"]) {
     assertStringIncludes(stderr, `\ndeno task ${name} --`);
   }
