@@ -190,7 +190,7 @@ function table(
       if (!adversarial || !clean) return null;
       return role === "robust"
         ? adversarial.low > clean.mean / 2
-        : adversarial.high < clean.mean / 10;
+        : adversarial.high < clean.low / 5;
     },
   };
 }
