@@ -129,9 +129,9 @@ function rowsOf(
     [name, robustName(name)].flatMap((key) =>
       roles.flatMap((role) => {
         const ours = claims(role, key);
-        const of = key === name ? role : `${role} (robust judge)`;
+        const what = key === name ? label : `${label} (robust judge)`;
         return ours
-          ? [{ label: `${label}, ${of}`, unit, paper: null, ours }]
+          ? [{ label: `${what}, ${role}`, unit, paper: null, ours }]
           : [];
       })
     )
