@@ -92,6 +92,52 @@ export function checkVersion(
     `${schemaVersion} and this code reads up to ${known}; update robust-reps`;
 }
 
+/**
+ * Reading and writing one kind of record as indented JSON.
+ *
+ * @param name Names the record in errors, such as "run"
+ * @param path Names it in problems, such as "the run"
+ * @param known Latest schema version there is
+ * @param inner Rule of its keys
+ * @returns `parse()` throws {SyntaxError} and `format()` {TypeError} if the
+ * record does not follow the rule
+ */
+export function jsonRecord<T>(
+  name: string,
+  path: string,
+  known: number,
+  inner: Rule,
+): {
+  parse(json: string, source: string): T;
+  format(value: T): string;
+} {
+  const check = (value: unknown) =>
+    checkVersion(value, path, known) ?? inner(value, path);
+  return {
+    parse(json, source) {
+      const problem = (what: string) =>
+        new SyntaxError(`Cannot read ${name} "${source}": ${what}`);
+      if (json.trim() === "") throw problem("the file is empty");
+      let value: unknown;
+      try {
+        value = JSON.parse(json);
+      } catch {
+        throw problem("it is not valid JSON; the file is damaged");
+      }
+      const found = check(value);
+      if (found) throw problem(found);
+      return value as T;
+    },
+    format(value) {
+      const json = JSON.stringify(value, null, 2) + "\n";
+      // What is checked is what a reader will get.
+      const found = check(JSON.parse(json));
+      if (found) throw new TypeError(`Cannot write ${name}: ${found}`);
+      return json;
+    },
+  };
+}
+
 /** Text of at least one character. */
 export const text: Rule = rule(
   (value) => typeof value === "string" && value.length > 0,

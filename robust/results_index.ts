@@ -8,9 +8,9 @@ import { type Rule, rules } from "../models/mod.ts";
 
 const {
   checkRecord,
-  checkVersion,
   count,
   isoTime,
+  jsonRecord,
   listOf,
   nonNegative,
   nullable,
@@ -95,17 +95,7 @@ export interface ResultsIndex {
  * @throws {SyntaxError} If the text is not an index, or a newer one
  */
 export function parseResultsIndex(json: string, source: string): ResultsIndex {
-  const problem = (what: string) =>
-    new SyntaxError(`Cannot read results "${source}": ${what}`);
-  let value: unknown;
-  try {
-    value = JSON.parse(json);
-  } catch {
-    throw problem("it is not valid JSON; the file is damaged");
-  }
-  const found = checkIndex(value);
-  if (found) throw problem(found);
-  return value as ResultsIndex;
+  return RECORD.parse(json, source);
 }
 
 /**
@@ -115,15 +105,7 @@ export function parseResultsIndex(json: string, source: string): ResultsIndex {
  * @throws {TypeError} If the index is malformed
  */
 export function formatResultsIndex(index: ResultsIndex): string {
-  const json = JSON.stringify(index, null, 2) + "\n";
-  const found = checkIndex(JSON.parse(json));
-  if (found) throw new TypeError(`Cannot write results: ${found}`);
-  return json;
-}
-
-function checkIndex(value: unknown): string | null {
-  return checkVersion(value, "the index", RESULTS_INDEX_SCHEMA_VERSION) ??
-    INDEX_RULE(value, "the index");
+  return RECORD.format(index);
 }
 
 const finite = rule(Number.isFinite, "a number");
@@ -169,3 +151,10 @@ const INDEX_RULE: Rule = checkRecord({
     "a list",
   ),
 });
+
+const RECORD = jsonRecord<ResultsIndex>(
+  "results",
+  "the index",
+  RESULTS_INDEX_SCHEMA_VERSION,
+  INDEX_RULE,
+);

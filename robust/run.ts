@@ -7,9 +7,9 @@ import { type JsonObject, type Rule, rules } from "../models/mod.ts";
 
 const {
   checkRecord,
-  checkVersion,
   count,
   isoTime,
+  jsonRecord,
   listOf,
   mapOf,
   nonNegative,
@@ -116,18 +116,7 @@ export interface Run {
  * @throws {SyntaxError} If the text is not a run record, or a newer one
  */
 export function parseRun(json: string, source: string): Run {
-  const problem = (what: string) =>
-    new SyntaxError(`Cannot read run "${source}": ${what}`);
-  if (json.trim() === "") throw problem("the file is empty");
-  let value: unknown;
-  try {
-    value = JSON.parse(json);
-  } catch {
-    throw problem("it is not valid JSON; the file is damaged");
-  }
-  const found = checkRun(value);
-  if (found) throw problem(found);
-  return value as Run;
+  return RECORD.parse(json, source);
 }
 
 /**
@@ -137,16 +126,7 @@ export function parseRun(json: string, source: string): Run {
  * @throws {TypeError} If the run is malformed
  */
 export function formatRun(run: Run): string {
-  const json = JSON.stringify(run, null, 2) + "\n";
-  // What is checked is what a reader will get.
-  const found = checkRun(JSON.parse(json));
-  if (found) throw new TypeError(`Cannot write run: ${found}`);
-  return json;
-}
-
-function checkRun(value: unknown): string | null {
-  return checkVersion(value, "the run", RUN_SCHEMA_VERSION) ??
-    checkRecord(RUN_RULES)(value, "the run");
+  return RECORD.format(run);
 }
 
 /** Whether a path stays inside the folder it is relative to. */
@@ -203,3 +183,10 @@ const RUN_RULES: Readonly<Record<string, Rule>> = {
   startedAt: isoTime,
   seconds: nonNegative,
 };
+
+const RECORD = jsonRecord<Run>(
+  "run",
+  "the run",
+  RUN_SCHEMA_VERSION,
+  checkRecord(RUN_RULES),
+);

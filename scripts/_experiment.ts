@@ -154,16 +154,27 @@ export const PRESET_FLAG = {
   },
 } as const satisfies FlagTable;
 
-/** Sets the flags of a preset that the command line does not set. */
-export function withPreset<F extends { readonly preset?: string }>(
+/** What all notebooks of the reference code do, and the text does not say. */
+const PRESETS = {
+  paper: { fakeRelu: false, keep: "last" },
+  code: { fakeRelu: true, keep: "last" },
+} as const;
+
+/**
+ * Sets the flags of a preset that the command line does not set.
+ *
+ * @param own What this experiment's notebook or section has of its own
+ */
+export function withPreset<F extends { readonly preset?: "paper" | "code" }>(
   flags: F,
-  presets: Readonly<Record<"paper" | "code", Partial<F>>>,
   args: readonly string[],
   table: Readonly<Record<string, Flag>>,
+  own: Readonly<Partial<Record<"paper" | "code", Partial<F>>>> = {},
 ): F {
-  if (!flags.preset) return flags;
+  const { preset } = flags;
+  if (!preset) return flags;
   const given = givenFlags(args, table);
-  const chosen = Object.entries(presets[flags.preset as "paper" | "code"])
+  const chosen = Object.entries({ ...PRESETS[preset], ...own[preset] })
     .filter(([name]) => !given.has(name));
   return { ...flags, ...Object.fromEntries(chosen) };
 }

@@ -69,11 +69,6 @@ export const FLAGS = {
 
 type Flags = ParsedFlags<typeof FLAGS>;
 
-const PRESETS = {
-  paper: { fakeRelu: false, keep: "best" },
-  code: { fakeRelu: true, keep: "best" },
-} as const satisfies Record<string, Partial<Flags>>;
-
 /** The paper's radii, for images of 224 x 224 pixels. */
 const PAPER_RADII = Array.from({ length: 9 }, (_, i) => 2 ** (i + 1));
 
@@ -82,7 +77,10 @@ export async function main(
   given: Flags,
   context: ScriptContext,
 ): Promise<void> {
-  const flags = withPreset(given, PRESETS, context.args, FLAGS);
+  const flags = withPreset(given, context.args, FLAGS, {
+    paper: { keep: "best" },
+    code: { keep: "best" },
+  });
   if (flags._.length === 1) {
     throw new UsageError("Need two pictures, source and target: 1 given");
   }

@@ -78,11 +78,6 @@ export const FLAGS = {
 
 type Flags = ParsedFlags<typeof FLAGS>;
 
-const PRESETS = {
-  paper: { fakeRelu: false, keep: "last" },
-  code: { fakeRelu: true, keep: "best" },
-} as const satisfies Record<string, Partial<Flags>>;
-
 /** Options of `interpolate()`. */
 export interface InterpolateOptions extends
   Pick<
@@ -203,7 +198,9 @@ export async function main(
   given: Flags,
   context: ScriptContext,
 ): Promise<void> {
-  const flags = withPreset(given, PRESETS, context.args, FLAGS);
+  const flags = withPreset(given, context.args, FLAGS, {
+    code: { keep: "best" },
+  });
   if (flags._.length === 1) {
     throw new UsageError("Need two pictures to interpolate between: 1 given");
   }

@@ -73,12 +73,6 @@ export const FLAGS = {
 
 type Flags = ParsedFlags<typeof FLAGS>;
 
-/** Where the paper's text and its notebook differ. */
-const PRESETS = {
-  paper: { fakeRelu: false, keep: "last" },
-  code: { fakeRelu: true, keep: "last" },
-} as const satisfies Record<string, Partial<Flags>>;
-
 /** Options of `invert()`. */
 export type InvertOptions = Pick<
   OptimizeOptions,
@@ -191,7 +185,7 @@ export async function main(
   given: Flags,
   context: ScriptContext,
 ): Promise<void> {
-  const flags = withPreset(given, PRESETS, context.args, FLAGS);
+  const flags = withPreset(given, context.args, FLAGS);
   const experiment = await Experiment.open("invert", flags, context);
   const { signal, print } = context;
   const targets = await openTargets(experiment, flags);

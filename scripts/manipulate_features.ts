@@ -67,11 +67,6 @@ export const FLAGS = {
 
 type Flags = ParsedFlags<typeof FLAGS>;
 
-const PRESETS = {
-  paper: { fakeRelu: false, keep: "last", stop: "exceed" },
-  code: { fakeRelu: true, keep: "best", stop: "clamp", steps: 800 },
-} as const satisfies Record<string, Partial<Flags>>;
-
 /** Options of `manipulate()`. */
 export interface ManipulateOptions extends
   Pick<
@@ -122,7 +117,10 @@ export async function main(
   given: Flags,
   context: ScriptContext,
 ): Promise<void> {
-  const flags = withPreset(given, PRESETS, context.args, FLAGS);
+  const flags = withPreset(given, context.args, FLAGS, {
+    paper: { stop: "exceed" },
+    code: { keep: "best", stop: "clamp", steps: 800 },
+  });
   const experiment = await Experiment.open(
     "manipulate_features",
     flags,

@@ -41,11 +41,6 @@ export const FLAGS = {
 
 type Flags = ParsedFlags<typeof FLAGS>;
 
-const PRESETS = {
-  paper: { fakeRelu: false, keep: "last" },
-  code: { fakeRelu: true, keep: "last" },
-} as const satisfies Record<string, Partial<Flags>>;
-
 async function openPair(
   experiment: Experiment,
   paths: readonly string[],
@@ -62,7 +57,7 @@ export async function main(
   given: Flags,
   context: ScriptContext,
 ): Promise<void> {
-  const flags = withPreset(given, PRESETS, context.args, FLAGS);
+  const flags = withPreset(given, context.args, FLAGS);
   if (flags._.length === 1) {
     throw new UsageError("Need two pictures, x1 and x2: 1 given");
   }

@@ -73,17 +73,14 @@ export const FLAGS = {
 
 type Flags = ParsedFlags<typeof FLAGS>;
 
-const PRESETS = {
-  paper: { fakeRelu: false, keep: "last" },
-  code: { fakeRelu: true, keep: "best" },
-} as const satisfies Record<string, Partial<Flags>>;
-
 /** Makes the figure; the work of this script. */
 export async function main(
   given: Flags,
   context: ScriptContext,
 ): Promise<void> {
-  const flags = withPreset(given, PRESETS, context.args, FLAGS);
+  const flags = withPreset(given, context.args, FLAGS, {
+    code: { keep: "best" },
+  });
   const experiment = await Experiment.open("maximizing_inputs", flags, context);
   if (!experiment.hasTest) {
     throw new UsageError(

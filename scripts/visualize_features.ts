@@ -76,11 +76,6 @@ export const FLAGS = {
 
 type Flags = ParsedFlags<typeof FLAGS>;
 
-const PRESETS = {
-  paper: { fakeRelu: false, keep: "last" },
-  code: { fakeRelu: true, keep: "last" },
-} as const satisfies Record<string, Partial<Flags>>;
-
 /** How far images are shifted, turned and scaled (Olah et al. 2017). */
 const AFFINE = { shift: 16 / 224, degrees: 10, scale: 0.1 } as const;
 
@@ -191,7 +186,7 @@ export async function main(
   given: Flags,
   context: ScriptContext,
 ): Promise<void> {
-  const flags = withPreset(given, PRESETS, context.args, FLAGS);
+  const flags = withPreset(given, context.args, FLAGS);
   const experiment = await Experiment.open(
     "visualize_features",
     flags,

@@ -135,7 +135,7 @@ Deno.test("invert starts from test images of other classes and keeps its way", a
   assert(rank.every((r) => Number.isInteger(r) && r >= 1 && r <= 20));
 });
 
-Deno.test("a target inverted from itself is at rank 1, distance 0", async () => {
+Deno.test("within no radius nothing moves, and a picture matched to itself stays", async () => {
   const models = await prepared();
   const out = `${folder}/self`;
   await succeed("constrained_inversion", [
