@@ -10,11 +10,11 @@ import { findWorkloads } from "./_workloads.ts";
 if (import.meta.main) {
   const [id, provider, threads] = Deno.args;
   const [workload] = findWorkloads(id);
-  const step = await invert(workload, {
+  const { step } = await invert(workload, {
     provider: provider as Provider,
     threads: Number(threads),
   });
-  console.log(JSON.stringify({ loss: await step(), candidate: provider }));
+  console.log(JSON.stringify({ ms: await step(), candidate: provider }));
   // Waits to be ended, so that its memory can still be read.
   await new Promise((resolve) => setTimeout(resolve, 60_000));
 }

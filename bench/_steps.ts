@@ -25,8 +25,22 @@ import {
 } from "../robust/mod.ts";
 import type { Workload } from "./_workloads.ts";
 
-/** Makes one step; its value shows that work was done. */
-export type Step = () => Promise<number>;
+/** A workload ready to run. */
+export interface Prepared {
+  /** Makes one step and gives its milliseconds. */
+  readonly step: () => Promise<number>;
+  /** Frees its programs: those that are profiled write their files. */
+  readonly release: () => Promise<void>;
+}
+
+/** A function as a timed step. */
+function timed(run: () => Promise<unknown>): Prepared["step"] {
+  return async () => {
+    const started = performance.now();
+    await run();
+    return performance.now() - started;
+  };
+}
 
 /** Weight that BatchNorm's running statistics give to a new batch. */
 const MOMENTUM = 0.1;
@@ -55,6 +69,7 @@ async function weights(
   const program = await compile(Object.fromEntries(outputs), {
     ...options,
     constants: { ...initial, ...none },
+    memory: "shared",
   });
   const moved = await program.run({ statistics: images });
   await program.release();
@@ -77,7 +92,7 @@ function imagesOf(workload: Workload, random: Random): Tensor {
 export async function invert(
   workload: Workload,
   options: RunOptions,
-): Promise<Step> {
+): Promise<Prepared> {
   const { spec, batchSize, kind } = workload;
   const random = new Random(0);
   const images = imagesOf(workload, random.stream("images"));
@@ -106,24 +121,20 @@ export async function invert(
   // As iterate() does: one set is read while the other is written.
   const outputs = [program.allocateOutputs(), program.allocateOutputs()];
   let current = images;
-  return async () => {
+  const step = async () => {
     const [into] = outputs;
     outputs.reverse();
     await program.run({ ...settings, images: current }, into);
     current = into.next as Tensor;
-    return mean(into.losses as Tensor);
   };
-}
-
-function mean({ data }: Tensor): number {
-  return data.reduce((sum, value) => sum + value, 0) / data.length;
+  return { step: timed(step), release: () => network.release() };
 }
 
 /** W4: predictions of a batch and how many are right. */
 export async function predict(
   workload: Workload,
   options: RunOptions,
-): Promise<Step> {
+): Promise<Prepared> {
   const { spec, batchSize } = workload;
   const random = new Random(0);
   const images = imagesOf(workload, random.stream("images"));
@@ -134,60 +145,62 @@ export async function predict(
     { length: batchSize },
     () => random.integer(spec.classes),
   );
-  return async () => {
+  const step = async () => {
     const { logits } = await network.predict(images, { batchSize });
     return predictions(logits).filter((label, i) => label === labels[i]).length;
   };
-}
-
-/** Time and loss of a step. */
-export interface TimedValue {
-  readonly ms: number;
-  readonly value: number;
+  return { step: timed(step), release: () => network.release() };
 }
 
 /**
  * W3: steps of `train()` itself, held between steps by its `onCheckpoint`,
- * which it awaits after each.
- *
- * @returns A function that lets it make one more step and gives the time from
- * its release to the step's end, in ms
+ * which it awaits after each. A step lasts from its release to its end.
  */
 export async function train(
   workload: Workload,
   options: RunOptions,
-): Promise<() => Promise<TimedValue>> {
+): Promise<Prepared> {
   const { splits } = await openDataset("shapes", {
     splits: ["train"],
     limit: 200 * workload.batchSize,
   });
-  let step = Promise.withResolvers<TimedValue>();
+  const controller = new AbortController();
+  let step = Promise.withResolvers<number>();
   let held = Promise.withResolvers<void>();
   let started = 0;
-  let release = () => {};
-  const go = () => {
+  let go = () => {};
+  const next = () => {
     step = Promise.withResolvers();
     held = Promise.withResolvers();
     started = performance.now();
-    release();
+    go();
     return step.promise;
   };
-  const first = go();
-  runTraining(trainSettings(workload), splits.train, {
+  const first = next();
+  const ended = runTraining(trainSettings(workload), splits.train, {
     ...options,
+    signal: controller.signal,
     checkpointSeconds: 0,
-    onStep: ({ loss }) =>
-      step.resolve({ ms: performance.now() - started, value: loss }),
+    onStep: () => step.resolve(performance.now() - started),
     onCheckpoint: () =>
       new Promise((resolve) => {
-        release = resolve;
+        go = resolve;
         held.resolve();
       }),
   }).catch((reason) => step.reject(reason));
   await first;
-  return async () => {
-    await held.promise;
-    return await go();
+  return {
+    step: async () => {
+      await held.promise;
+      return await next();
+    },
+    release: async () => {
+      await held.promise;
+      controller.abort();
+      step.promise.catch(() => {});
+      go();
+      await ended;
+    },
   };
 }
 

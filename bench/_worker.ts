@@ -5,33 +5,22 @@
  * @module
  */
 import { type Provider, runtimeVersion } from "../onnx/mod.ts";
-import { invert, predict, type Step, train } from "./_steps.ts";
+import type { RunOptions } from "../robust/mod.ts";
+import { invert, predict, type Prepared, train } from "./_steps.ts";
 import { findWorkloads, type Workload } from "./_workloads.ts";
 
-/** Makes one step and gives its milliseconds. */
-type TimedStep = () => Promise<number>;
-
-function timed(step: Step): TimedStep {
-  return async () => {
-    const started = performance.now();
-    await step();
-    return performance.now() - started;
-  };
-}
-
-async function prepare(
+/** Makes a workload ready to run. */
+export async function prepare(
   workload: Workload,
-  options: { readonly provider: Provider; readonly threads: number },
-): Promise<TimedStep> {
+  options: RunOptions,
+): Promise<Prepared> {
   switch (workload.kind) {
-    case "train": {
-      const step = await train(workload, options);
-      return async () => (await step()).ms;
-    }
+    case "train":
+      return await train(workload, options);
     case "predict":
-      return timed(await predict(workload, options));
+      return await predict(workload, options);
     default:
-      return timed(await invert(workload, options));
+      return await invert(workload, options);
   }
 }
 
@@ -50,7 +39,7 @@ async function* lines(): AsyncGenerator<string> {
 if (import.meta.main) {
   const [id, provider, threads] = Deno.args;
   const [workload] = findWorkloads(id);
-  const step = await prepare(workload, {
+  const { step } = await prepare(workload, {
     provider: provider as Provider,
     threads: Number(threads),
   });

@@ -22,6 +22,7 @@ import {
   type Ratio,
   showNumber,
 } from "./_statistics.ts";
+import { type ProfileRow, showProfile } from "./_profile.ts";
 import {
   DEFAULT_WORKLOADS,
   findWorkloads,
@@ -65,6 +66,10 @@ export const FLAGS = {
     min: 0,
     help: "seconds to wait, at most, for an idle machine before a round",
   },
+  profile: {
+    type: "boolean",
+    help: "also show where our steps spend their time, by operator",
+  },
   json: { type: "path", help: "also write all results here" },
   verbose: { type: "boolean", help: "print every turn on stderr" },
 } as const;
@@ -79,6 +84,7 @@ export interface BenchOptions {
   readonly python: string;
   /** Seconds to wait for an idle machine before a round. */
   readonly wait: number;
+  readonly profile: boolean;
   readonly json?: string;
   readonly verbose: boolean;
 }
@@ -127,6 +133,46 @@ export interface Result {
   readonly discarded: readonly Pair[];
   /** Whether no round was undisturbed, so that `pairs` are disturbed ones. */
   readonly disturbed: boolean;
+  /** Where our step spends its time, if asked for. */
+  readonly profile?: readonly ProfileRow[];
+}
+
+function pathOf(name: string): string {
+  return new URL(name, import.meta.url).pathname;
+}
+
+/** Command line of one of our programs for a workload. */
+function ourCommand(
+  script: string,
+  workload: Workload,
+  { threads, device }: Pick<BenchOptions, "threads" | "device">,
+): CommandLine {
+  return {
+    program: Deno.execPath(),
+    args: [
+      ...["run", "--allow-all", "--frozen=false", pathOf(script)],
+      ...[workload.id, device, String(threads)],
+    ],
+  };
+}
+
+/** Profiles a workload in a process of its own: profiling slows steps down. */
+async function profileOf(
+  workload: Workload,
+  options: BenchOptions,
+): Promise<ProfileRow[]> {
+  const { program, args } = ourCommand("_profile.ts", workload, options);
+  const { success, stdout, stderr } = await new Deno.Command(program, {
+    args: [...args],
+    env: { NO_COLOR: "1" },
+  }).output();
+  const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes).trim();
+  if (!success) {
+    throw new Error(
+      `Cannot profile ${workload.id}: ${text(stderr).split("\n").at(-1)}`,
+    );
+  }
+  return JSON.parse(text(stdout));
 }
 
 /** Command lines of a workload's contestants, ours first. */
@@ -135,19 +181,12 @@ function commandLines(
   { threads, device, python, against }: BenchOptions,
 ): Record<string, CommandLine> {
   const script = workload.kind === "start" ? "_first_step.ts" : "_worker.ts";
-  const path = (name: string) => new URL(name, import.meta.url).pathname;
-  const ours = {
-    program: Deno.execPath(),
-    args: [
-      ...["run", "--allow-all", "--frozen=false", path(script)],
-      ...[workload.id, device, String(threads)],
-    ],
-  };
+  const ours = ourCommand(script, workload, { threads, device });
   if (against === "none") return { ours };
   const torch = (side: string) => ({
     program: python,
     args: [
-      path("torch_peer.py"),
+      pathOf("torch_peer.py"),
       JSON.stringify({
         side,
         kind: workload.kind,
@@ -325,7 +364,13 @@ export async function bench(
   }
   const results: Result[] = [];
   for (const workload of options.workloads) {
-    results.push(await measure(workload, options, report));
+    const result = await measure(workload, options, report);
+    if (options.profile) report.note(`${workload.id}: profiling`);
+    results.push(
+      options.profile
+        ? { ...result, profile: await profileOf(workload, options) }
+        : result,
+    );
   }
   return results;
 }
@@ -336,6 +381,11 @@ if (import.meta.main) {
     const machine = describeMachine();
     const results = await bench(options, context);
     console.log(`${showResults(results)}\n`);
+    for (const { workload, profile } of results) {
+      if (profile) {
+        console.log(`${workload}, by operator:\n${showProfile(profile)}\n`);
+      }
+    }
     for (const { workload, sides } of results) {
       if (sides.tuned) {
         console.log(`${workload} tuned: ${sides.tuned.candidate}`);

@@ -42,6 +42,8 @@ export interface Op {
   readonly type: string;
   /** ONNX domain; "" is the standard one. */
   readonly domain?: string;
+  /** Which of the operator's results this is (default 0, the first). */
+  readonly result?: number;
   /** Shape of the result; throws TypeError if the inputs do not fit. */
   shape(inputs: readonly Node[], attributes: Attributes): Shape;
   /** Element type of the result; that of the first input if left out. */

@@ -32,6 +32,7 @@ export * from "./functions.ts";
 export { grad } from "./grad.ts";
 export {
   expandOps,
+  expressionKey,
   type Hoisted,
   hoistParameters,
   rebuilt,

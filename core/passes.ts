@@ -110,13 +110,27 @@ export function rebuilt(node: Node, inputs: readonly Node[]): Node {
   return new Node(kind, dtype, shape, op, inputs, attributes);
 }
 
-/** Text that is equal for nodes that compute the same. */
-function keyOf(node: Node, ids: ReadonlyMap<Node, number>): string {
+/**
+ * Text that is equal for nodes that compute the same, also of two graphs;
+ * constants of more than a few elements are equal only if they are one node.
+ *
+ * @param known Texts of nodes found before
+ */
+export function expressionKey(node: Node, known: Map<Node, string>): string {
+  for (const each of topologicalOrder([node])) {
+    if (!known.has(each)) known.set(each, keyOf(each, known));
+  }
+  return known.get(node)!;
+}
+
+/** Text that is equal for nodes that compute the same from equal inputs. */
+function keyOf(node: Node, ids: ReadonlyMap<Node, unknown>): string {
   switch (node.kind) {
     case "op": {
-      const type = `${node.op!.domain ?? ""}:${node.op!.type}`;
+      const { domain = "", type, result = 0 } = node.op!;
       const inputs = node.inputs.map((x) => ids.get(x)).join();
-      return `${type}(${inputs})${attributesKey(node.attributes)}`;
+      return `${domain}:${type}:${result}(${inputs})` +
+        attributesKey(node.attributes);
     }
     case "constant": {
       const { dtype, data, shape } = node.value!;

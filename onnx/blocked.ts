@@ -37,6 +37,7 @@ import {
   transpose,
   TRANSPOSED_KERNEL,
 } from "../core/mod.ts";
+import { scatteredMaxPoolGradient } from "./pooling.ts";
 
 const DOMAIN = "com.microsoft.nchwc";
 
@@ -204,7 +205,8 @@ function weightGradient(
 }
 
 /**
- * Takes blocked kernels for convolutions and the gradients of their weights.
+ * Takes blocked kernels for convolutions and the gradients of their weights,
+ * and the CPU provider's way to the gradient of max pooling.
  * Activations then stay in blocks through sums, masks, ReLUs and the
  * normalisation of channels.
  *
@@ -216,7 +218,10 @@ export function useBlockedKernels(
   outputs: readonly Node[],
   block: number,
 ): Node[] {
-  return expandOps(new Layout(outputs, block).outputs());
+  return expandOps(
+    new Layout(outputs, block).outputs(),
+    scatteredMaxPoolGradient,
+  );
 }
 
 /** Elementwise ops that do not care where an element lies. */
@@ -463,6 +468,22 @@ class Layout {
     this.#blocked.set(node, blocked);
     return blocked;
   }
+}
+
+/**
+ * Names of parameters that only blocked kernels read, as their weights: they
+ * are as fast fed as constant.
+ */
+export function blockedWeights(outputs: readonly Node[]): Set<string> {
+  const weights = new Set<string>();
+  const others = new Set(outputs.map(({ name }) => name));
+  for (const { op, inputs } of topologicalOrder(outputs)) {
+    inputs.forEach(({ kind, name }, i) => {
+      if (kind !== "parameter") return;
+      (op === BlockedConv && i === 1 ? weights : others).add(name);
+    });
+  }
+  return weights.difference(others);
 }
 
 /** Elements whose order in memory tells the size of a block. */

@@ -10,6 +10,7 @@ import {
   expandOps,
   type NamedTensors,
   type Node,
+  type Op,
   sameShape,
   show,
   simplify,
@@ -158,7 +159,7 @@ export function exportModel(
       operators.set(type, (operators.get(type) ?? 0) + 1);
       nodes.push({
         input: node.inputs.map((x) => names.get(x)!),
-        output: [name],
+        output: [...unusedResults(name, node.op!), name],
         name,
         opType: type,
         domain,
@@ -238,6 +239,11 @@ export function exportModel(
     outputs: infos,
     operators,
   };
+}
+
+/** Names for an operator's results before the one that is wanted. */
+function unusedResults(name: string, { result = 0 }: Op): string[] {
+  return Array.from({ length: result }, (_, i) => `${name}:${i}`);
 }
 
 /** The constant a parameter is bound to, or null if it is fed. */

@@ -26,6 +26,7 @@ export {
   type CompileOptions,
   compileStages,
   type Device,
+  PackedWeights,
   Program,
   type Provider,
   runtimeVersion,

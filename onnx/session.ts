@@ -7,6 +7,7 @@
 import type * as ort from "onnxruntime-web";
 import {
   type AnyTensor,
+  expressionKey,
   hoistParameters,
   input,
   type NamedTensors,
@@ -15,7 +16,7 @@ import {
   sameShape,
   show,
 } from "../core/mod.ts";
-import { PROBE_SHAPE, probeGraph } from "./blocked.ts";
+import { blockedWeights, PROBE_SHAPE, probeGraph } from "./blocked.ts";
 import {
   exportModel,
   type ExternalFile,
@@ -33,14 +34,46 @@ export interface CompileOptions {
   readonly provider?: Provider;
   /** Values for parameters: constant from now on, and faster than feeding. */
   readonly constants?: NamedTensors;
+  /** Shares packed weights with other programs of the same constants. */
+  readonly packed?: PackedWeights;
   /** CPU threads (default: one per core). */
   readonly threads?: number;
   /** Allow TensorFloat-32 on cuda, about 1e-3 off per layer (default false). */
   readonly allowTf32?: boolean;
+  /**
+   * Where tensors of the CPU provider lie during a run: "own" keeps them for
+   * the next run, whatever else allocates memory meanwhile; "shared" gives them
+   * back after it, to programs that run in turn (default "own").
+   */
+  readonly memory?: "own" | "shared";
   /** Refuse to run any node on the CPU next to another provider. */
   readonly noFallback?: boolean;
   /** Writes ONNX Runtime's profile to files beginning with this. */
   readonly profile?: string;
+}
+
+/**
+ * Weights in the order that the CPU provider's kernels read, by what they are
+ * computed from: programs of one network read the same ones.
+ */
+export class PackedWeights {
+  readonly #values = new Map<string, AnyTensor>();
+
+  /** @ignore For compile(). */
+  get(key: string): AnyTensor | undefined {
+    return this.#values.get(key);
+  }
+
+  /** @ignore For compile(). */
+  set(key: string, value: AnyTensor): void {
+    this.#values.set(key, value);
+  }
+
+  /** Frees them; programs that read them must have been released. */
+  release(): void {
+    for (const value of this.#values.values()) freeTensor(value);
+    this.#values.clear();
+  }
 }
 
 /**
@@ -69,8 +102,9 @@ function loadRuntime(): Promise<Runtime> {
 }
 
 /**
- * Whether the C library serves tensors well. ONNX Runtime then needs no arena
- * of its own, and a quarter to a third less memory.
+ * Whether the C library serves tensors well. ONNX Runtime then needs no plan of
+ * its own for them, nor programs that run in turn an arena each, and a quarter
+ * to a third less memory.
  */
 let keepsFreedMemory = false;
 
@@ -113,6 +147,9 @@ export class Program {
   readonly provider: Provider;
   readonly #runtime: Runtime;
   readonly #session: ort.InferenceSession;
+  /** Inputs that are the same at every run. */
+  readonly #bound: Readonly<Record<string, ort.Tensor>>;
+  readonly #owned: PackedWeights | null;
 
   /** @ignore Use compile(). */
   constructor(
@@ -121,12 +158,20 @@ export class Program {
     inputs: readonly ValueInfo[],
     outputs: readonly ValueInfo[],
     provider: Provider,
+    bound: NamedTensors = {},
+    owned: PackedWeights | null = null,
   ) {
+    this.#owned = owned;
     this.#runtime = runtime;
     this.#session = session;
-    this.inputs = inputs;
+    const isBound = ({ name }: ValueInfo) => Object.hasOwn(bound, name);
+    this.inputs = inputs.filter((info) => !isBound(info));
     this.outputs = outputs;
     this.provider = provider;
+    this.#bound = Object.fromEntries(
+      inputs.filter(isBound)
+        .map((info) => [info.name, this.#wrap(info, bound[info.name], "feed")]),
+    );
   }
 
   /**
@@ -141,7 +186,7 @@ export class Program {
     feeds: NamedTensors,
     into: NamedTensors = {},
   ): Promise<Record<string, AnyTensor>> {
-    const values: Record<string, ort.Tensor> = {};
+    const values: Record<string, ort.Tensor> = { ...this.#bound };
     for (const info of this.inputs) {
       values[info.name] = this.#wrap(info, feeds[info.name], "feed");
     }
@@ -173,6 +218,7 @@ export class Program {
   /** Frees the session; the program cannot run afterwards. */
   async release(): Promise<void> {
     await this.#session.release();
+    this.#owned?.release();
   }
 
   #wrap(
@@ -223,28 +269,75 @@ export async function compile(
   const { constants = {}, provider = "cpu" } = options;
   const block = await blockFor(provider);
   if (!block) return await load(outputs, options);
-  // Packed here, weights are not packed anew in every run, as they would be
-  // by operators that ONNX Runtime does not fold.
   const { prepared, rest } = stagesOf(
     outputs,
     block,
     (name) => Object.hasOwn(constants, name),
   );
   if (Object.keys(prepared).length === 0) return await load(rest, options);
-  const prepare = await load(prepared, { ...options, constants: {} });
-  const values = prepare.allocateOutputs();
-  await prepare.run(constants, values);
-  await prepare.release();
-  const all = { ...constants, ...values };
-  const program = await load(rest, { ...options, constants: all });
-  for (const tensor of Object.values(values)) freeTensor(tensor);
+  // Packed here, weights are not packed anew in every run, as they would be
+  // by operators that ONNX Runtime does not fold.
+  const packed = options.packed ?? new PackedWeights();
+  const isPacked = blockedWeights(Object.values(rest));
+  const known = new Map<Node, string>();
+  const keys = new Map<string, string>();
+  const missing: Record<string, Node> = {};
+  const others: Record<string, Node> = {};
+  for (const [name, node] of Object.entries(prepared)) {
+    if (!isPacked.has(name)) {
+      others[name] = node;
+      continue;
+    }
+    const key = expressionKey(node, known);
+    keys.set(name, key);
+    if (!packed.get(key)) missing[name] = node;
+  }
+  const values = await prepare(missing, others, options);
+  for (const name of Object.keys(missing)) {
+    packed.set(keys.get(name)!, values[name]);
+  }
+  const bound = Object.fromEntries(
+    Array.from(keys, ([name, key]) => [name, packed.get(key)!]),
+  );
+  const own = Object.keys(others).map((name) => [name, values[name]] as const);
+  const program = await load(
+    rest,
+    { ...options, constants: { ...constants, ...Object.fromEntries(own) } },
+    { bound, owned: options.packed ? null : packed },
+  );
+  for (const [, tensor] of own) freeTensor(tensor);
   return program;
+}
+
+/** Computes what depends on constants alone: each group in its own memory. */
+async function prepare(
+  kept: Readonly<Record<string, Node>>,
+  passing: Readonly<Record<string, Node>>,
+  options: CompileOptions,
+): Promise<Record<string, AnyTensor>> {
+  const nodes = { ...kept, ...passing };
+  if (Object.keys(nodes).length === 0) return {};
+  const program = await load(nodes, { ...options, constants: {} });
+  const isKept = ({ name }: ValueInfo) => Object.hasOwn(kept, name);
+  const values = {
+    ...allocateTensors(program.outputs.filter(isKept)),
+    ...allocateTensors(program.outputs.filter((info) => !isKept(info))),
+  };
+  await program.run(options.constants ?? {}, values);
+  await program.release();
+  return values;
 }
 
 /** Makes a program from nodes as they are. */
 async function load(
   outputs: Readonly<Record<string, Node>>,
   options: CompileOptions,
+  weights: {
+    /** Values for parameters that are fed at every run. */
+    readonly bound?: NamedTensors;
+    /** Freed with the program. */
+    readonly owned?: PackedWeights | null;
+  } = {},
 ): Promise<Program> {
   const { constants, provider = "cpu" } = options;
   const model = exportModel(outputs, { constants, externalData: true });
@@ -259,6 +352,8 @@ async function load(
     model.inputs,
     model.outputs,
     provider,
+    weights.bound,
+    weights.owned,
   );
 }
 
@@ -341,6 +436,7 @@ async function createSession(
   externalData: readonly ExternalFile[] = [],
 ): Promise<ort.InferenceSession> {
   const { provider, threads, allowTf32, noFallback, profile } = options;
+  const { memory = "own" } = options;
   // cuBLAS and cuDNN read this when they load; the binding has no option.
   if (provider === "cuda") {
     Deno.env.set("NVIDIA_TF32_OVERRIDE", allowTf32 ? "1" : "0");
@@ -363,7 +459,11 @@ async function createSession(
             : {}),
         },
       },
-      enableCpuMemArena: !keepsFreedMemory,
+      // A profile's records lie between tensors in malloc's memory, so that
+      // freed ones do not join and new ones cost page faults.
+      enableCpuMemArena: !keepsFreedMemory || memory === "own" ||
+        profile !== undefined,
+      // Planned as one block, tensors take a quarter more.
       enableMemPattern: !keepsFreedMemory,
       ...(profile ? { enableProfiling: true, profileFilePrefix: profile } : {}),
       logSeverityLevel: 4,

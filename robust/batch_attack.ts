@@ -14,12 +14,12 @@ import {
 import type { ModelSpec } from "../models/mod.ts";
 import {
   compile,
+  type CompileOptions,
   compileStages,
   type Program,
   type Stages,
 } from "../onnx/mod.ts";
 import type { Norm } from "./ball.ts";
-import type { RunOptions } from "./network.ts";
 import { crossEntropyObjective } from "./objectives.ts";
 import { iterate, pgdStep, randomStart, scalar, startNoise } from "./pgd.ts";
 import type { TrainingAttack } from "./train.ts";
@@ -57,7 +57,7 @@ export class BatchAttack {
     spec: ModelSpec,
     attack: TrainingAttack,
     shape: readonly number[],
-    options: RunOptions,
+    options: CompileOptions,
   ): Promise<BatchAttack> {
     const objective = crossEntropyObjective([], spec.classes);
     const { next, losses } = pgdStep(spec, shape, {

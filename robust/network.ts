@@ -15,7 +15,12 @@ import {
   tensor,
 } from "../core/mod.ts";
 import { buildModel, modelParameters, type ModelSpec } from "../models/mod.ts";
-import { compile, type Program, type Provider } from "../onnx/mod.ts";
+import {
+  compile,
+  PackedWeights,
+  type Program,
+  type Provider,
+} from "../onnx/mod.ts";
 
 /** Where and how programs run. */
 export interface RunOptions {
@@ -23,6 +28,8 @@ export interface RunOptions {
   readonly provider?: Provider;
   /** CPU threads (default: one per core). */
   readonly threads?: number;
+  /** Writes ONNX Runtime's profiles to files beginning with this. */
+  readonly profile?: string;
 }
 
 /** Programs kept at most; the one used longest ago goes first. */
@@ -61,6 +68,8 @@ export class Network {
   /** Where programs run. */
   readonly options: RunOptions;
   readonly #programs = new Map<string, Promise<Program>>();
+  /** What its programs share. */
+  readonly #packed = new PackedWeights();
 
   /**
    * Checks the weights; programs are made when first needed.
@@ -106,6 +115,7 @@ export class Network {
     const program = known ?? compile(build(), {
       ...this.options,
       constants: this.parameters,
+      packed: this.#packed,
     });
     // Most recently used last.
     this.#programs.delete(key);
@@ -156,6 +166,7 @@ export class Network {
     const programs = [...this.#programs.values()];
     this.#programs.clear();
     for (const program of programs) await (await program).release();
+    this.#packed.release();
   }
 }
 

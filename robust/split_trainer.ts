@@ -177,9 +177,10 @@ export class SplitTrainer implements StepTaker {
     state: TrainState,
     options: SplitOptions,
   ): Promise<SplitTrainer> {
-    const { provider, threads, bucket = BUCKET } = options;
+    const { provider, threads, profile, bucket = BUCKET } = options;
     const { spec, attack, ema } = settings;
-    const run = { provider, threads };
+    // Its programs run in turn.
+    const run = { provider, threads, profile, memory: "shared" } as const;
     const gradient = await compile(gradientStep(spec, ghostShape), run);
     const layout = layoutOf(settings);
     const { trainable, statistics } = layout;

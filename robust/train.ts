@@ -447,11 +447,11 @@ async function begin(
   & Pick<TrainState, "epoch" | "step" | "sums">
   & { readonly trainer: StepTaker; readonly history: EpochRecord[] }
 > {
-  const { communicator = null, provider, threads } = options;
+  const { communicator = null, provider, threads, profile } = options;
   const state = options.state ?? initialState(settings);
   // One program for a whole step is faster: parts are for those who need them.
   const isWhole = !communicator && shape[0] === settings.batchSize;
-  const run = { provider, threads };
+  const run = { provider, threads, profile };
   const trainer = isWhole
     ? await Trainer.create(settings, shape, state, run)
     : await SplitTrainer.create(settings, shape, state, {

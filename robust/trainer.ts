@@ -136,9 +136,10 @@ export class Trainer implements StepTaker {
     settings: TrainSettings,
     shape: readonly number[],
     state: TrainState,
-    { provider, threads }: RunOptions,
+    run: RunOptions,
   ): Promise<Trainer> {
-    const options = { provider, threads };
+    // Attack and update run in turn.
+    const options = { ...run, memory: "shared" } as const;
     const { attack, spec } = settings;
     const update = await compile(trainingStep(settings, shape), options);
     const batchAttack = attack &&

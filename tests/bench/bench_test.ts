@@ -1,4 +1,5 @@
 import { assertEquals, assertThrows } from "@std/assert";
+import { showProfile, sumByOperator } from "../../bench/_profile.ts";
 import {
   formatTable,
   median,
@@ -158,3 +159,50 @@ function cells(table: string): string[] {
   const row = table.split("\n")[2];
   return row.split("|").slice(1, -1).map((cell) => cell.trim());
 }
+
+function kernel(name: string, op_name: string, dur: number) {
+  const args = { op_name, provider: "CPUExecutionProvider" };
+  return { cat: "Node", name: `${name}_kernel_time`, dur, args };
+}
+
+const RUN = { cat: "Session", name: "model_run", dur: 9000 };
+
+Deno.test("sumByOperator() sums medians of nodes by operator", () => {
+  const step = [
+    ...[RUN, kernel("a", "Conv", 2000), kernel("b", "Conv", 1000)],
+    kernel("c", "Mul", 4000),
+    { cat: "Node", name: "c_fence_before", dur: 7000 },
+  ];
+  const slow = [
+    ...[RUN, kernel("a", "Conv", 90000), kernel("b", "Conv", 1000)],
+    kernel("c", "Mul", 4000),
+  ];
+  assertEquals(sumByOperator([[...step, ...slow, ...step]], 3), [
+    { operator: "Mul", provider: "CPU", count: 1, ms: 4 },
+    { operator: "Conv", provider: "CPU", count: 2, ms: 3 },
+  ]);
+});
+
+Deno.test("sumByOperator() counts runs per step and leaves preparation out", () => {
+  const attack = [RUN, kernel("a", "Conv", 1000)];
+  const preparation = [RUN, kernel("p", "Transpose", 5000)];
+  assertEquals(
+    sumByOperator([preparation, Array(14).fill(attack).flat()], 2),
+    [{ operator: "Conv", provider: "CPU", count: 7, ms: 7 }],
+  );
+});
+
+Deno.test("showProfile() joins what takes little", () => {
+  const row = (operator: string, ms: number) =>
+    ({ operator, provider: "CPU", count: 2, ms }) as const;
+  const text = showProfile([row("Conv", 99.8), row("A", 0.1), row("B", 0.1)]);
+  assertEquals(
+    text.split("\n").slice(2).map((line) =>
+      line.split("|").map((cell) => cell.trim()).slice(1, -1)
+    ),
+    [
+      ["Conv", "CPU", "2", "99.8", "99.8 %"],
+      ["2 others", "", "4", "0.20", "0.2 %"],
+    ],
+  );
+});

@@ -18,6 +18,7 @@ import {
   input,
   type Node,
   Random,
+  type Tensor,
   tensor,
 } from "../../core/mod.ts";
 import * as ops from "../../core/ops/mod.ts";
@@ -106,6 +107,34 @@ Deno.test("maxPool() sends a tie's gradient to the first maximum", async () => {
     tensor([1, 2, 0, 0, 3, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], [1, 1, 4, 4]),
     { tolerance: 0 },
   );
+});
+
+Deno.test("maxPool() is differentiable twice: its gradient's is its transpose", async () => {
+  const shape = [2, 3, 7, 6];
+  const x = input("x", shape);
+  const y = ops.maxPool(x, { kernel: 3, stride: 2, padding: 1 });
+  const g = input("g", y.shape);
+  const u = input("u", shape);
+  const [scattered] = grad(ops.sum(ops.mul(y, g)), [x]);
+  const [gathered] = grad(ops.sum(ops.mul(scattered, u)), [g]);
+  const random = new Random(1);
+  const feeds = {
+    x: random.normal(shape),
+    g: random.normal(y.shape),
+    u: random.normal(shape),
+  };
+  const found = await evaluate({ scattered, gathered }, feeds);
+  const inner = (a: AnyTensor, b: Tensor) =>
+    b.data.reduce((total, value, i) => total + value * Number(a.data[i]), 0);
+  // <S g, u> = <g, S' u>
+  assertAlmostEquals(
+    inner(found.scattered, feeds.u),
+    inner(found.gathered, feeds.g),
+    1e-4,
+  );
+  // Where x itself is gathered, its maxima come back.
+  const maxima = await evaluate({ gathered, y }, { ...feeds, u: feeds.x });
+  assertEquals(maxima.gathered.data, maxima.y.data);
 });
 
 Deno.test("max() shares a tie's gradient", async () => {

@@ -5,6 +5,7 @@ import {
   constant,
   div,
   exp,
+  expressionKey,
   fakeRelu,
   grad,
   input,
@@ -206,4 +207,21 @@ Deno.test("simplify() shares what a value and its gradient both need", () => {
   const exps = topologicalOrder(simplify([y, g]))
     .filter(({ op }) => op?.type === "Exp");
   assertEquals(exps.length, 1);
+});
+
+Deno.test("expressionKey() tells what is computed, across graphs", () => {
+  const key = (node: Node) => expressionKey(node, new Map());
+  const product = (name: string, factor: number) =>
+    mul(parameter(name, [2]), factor);
+  assertEquals(key(product("a", 2)), key(product("a", 2)));
+  const others = [
+    product("a", 2),
+    product("b", 2),
+    product("a", 3),
+    add(parameter("a", [2]), 2),
+    mul(input("a", [2]), 2),
+    mul(parameter("a", [1]), 2),
+    reshape(product("a", 2), [2, 1]),
+  ].map(key);
+  assertEquals(new Set(others).size, others.length);
 });

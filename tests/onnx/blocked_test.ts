@@ -9,6 +9,7 @@ import {
   globalAveragePool,
   grad,
   input,
+  maxPool,
   mean,
   mul,
   type NamedTensors,
@@ -20,9 +21,15 @@ import {
   sum,
   type Tensor,
   tensor,
+  topologicalOrder,
 } from "../../core/mod.ts";
 import { initializeModel, type ModelSpec } from "../../models/mod.ts";
-import { compile, compileStages } from "../../onnx/mod.ts";
+import {
+  compile,
+  compileStages,
+  PackedWeights,
+  type Program,
+} from "../../onnx/mod.ts";
 import { lower } from "../../onnx/export.ts";
 import { crossEntropyObjective, oneHot } from "../../robust/objectives.ts";
 import { pgdStep, scalar } from "../../robust/pgd.ts";
@@ -51,6 +58,17 @@ async function assertSameAsPlain(
   } finally {
     await program.release();
   }
+}
+
+/** Counts nodes by operator, with blocks of that many channels or none. */
+function operatorsOf(outputs: Outputs, block?: number): Record<string, number> {
+  const counts: Record<string, number> = {};
+  for (
+    const { op } of topologicalOrder(lower(Object.values(outputs), block))
+  ) {
+    if (op) counts[op.type] = (counts[op.type] ?? 0) + 1;
+  }
+  return counts;
 }
 
 /** Counts nodes in blocks, as the graph has them with 8 channels in one. */
@@ -258,6 +276,58 @@ for (const [name, [outputs, convolutions]] of Object.entries(GRAPHS)) {
     await assertSameAsPlain(outputs, small(), 1e-5);
   });
 }
+
+for (
+  const [name, shape, options] of [
+    ["3 by 2", [2, 3, 9, 12], { kernel: 3, stride: 2, padding: 1 }],
+    ["2 by 2 of an odd size", [3, 2, 7, 7], { kernel: 2 }],
+    ["3 by 1", [1, 2, 5, 6], { kernel: 3, stride: 1 }],
+    ["2 by 3", [2, 2, 8, 8], { kernel: 2, stride: 3 }],
+  ] as const
+) {
+  Deno.test(`maxPool() ${name}: the gradient is that of plain ONNX`, async () => {
+    const map = input("map", shape);
+    const pooled = maxPool(map, options);
+    const weight = input("weight", pooled.shape);
+    const [gradient] = grad(sum(mul(pooled, weight)), [map]);
+    const random = new Random(3);
+    // Few values, so that many windows have several maxima.
+    const values = random.uniformTensor(shape, 0, 4).data.map(Math.floor);
+    await assertSameAsPlain({ gradient }, {
+      map: tensor(values, shape),
+      weight: random.normal(pooled.shape),
+    }, 1e-6);
+    assertEquals(operatorsOf({ gradient }, 8).ScatterElements, 1);
+    assertEquals(operatorsOf({ gradient }).ScatterElements, undefined);
+  });
+}
+
+Deno.test("compile() shares packed weights between programs", async () => {
+  const { x, w } = small();
+  const y = relu(add(h, h.inputs[0]));
+  // The same weights in a graph of its own.
+  const again = conv2d(input("x", x.shape), parameter("w", w.shape), {
+    padding: 1,
+  });
+  const packed = new PackedWeights();
+  const options = { constants: { w }, packed };
+  const first = await compile({ y }, options);
+  const second = await compile({ y: again }, options);
+  const expected = await runPlain({ y, again }, { x, w });
+  const same = async (program: Program, name: string) => {
+    const found = await program.run({ x });
+    assertAllClose(found.y as Tensor, expected[name], {
+      tolerance: 1e-6,
+      name,
+    });
+  };
+  await same(first, "y");
+  await same(second, "again");
+  await first.release();
+  await same(second, "again");
+  await second.release();
+  packed.release();
+});
 
 Deno.test("compile() packs constant weights once", async () => {
   const { x, w } = small();
