@@ -98,7 +98,9 @@ export class Mpi implements Communicator {
   readonly #local: Handle;
   readonly #flag = new Int32Array(1);
   #pending: Pending[] = [];
-  #polling = false;
+  /** When what is under way began. */
+  #since: number | null = null;
+  #longest = 0;
 
   /** @ignore Use openMpi(). */
   constructor(library: string, abi: Abi, symbols: Symbols) {
@@ -236,6 +238,16 @@ export class Mpi implements Communicator {
     return threadsPerRank(this.localRank, processors, hardwareConcurrency);
   }
 
+  /**
+   * Milliseconds that this rank has been in touch with the others without a
+   * pause, waiting for them or computing meanwhile, and the longest such time
+   * before.
+   */
+  get waited(): { readonly now: number; readonly longest: number } {
+    const now = this.#since === null ? 0 : performance.now() - this.#since;
+    return { now, longest: this.#longest };
+  }
+
   /** Ends MPI; collective, and the last call. */
   finalize(): void {
     this.#check("end MPI", "MPI_Finalize", []);
@@ -243,6 +255,7 @@ export class Mpi implements Communicator {
 
   /** Ends all ranks at once, from one of them; the launcher may return `code`. */
   abort(code: number): void {
+    endWithin(ABORT_SECONDS);
     this.#symbols.MPI_Abort(this.#abi.handles.world, code);
   }
 
@@ -255,9 +268,9 @@ export class Mpi implements Communicator {
     }
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     this.#pending.push({ request, memory: values, resolve, reject });
-    if (!this.#polling) {
-      this.#polling = true;
-      this.#poll(performance.now());
+    if (this.#since === null) {
+      this.#since = performance.now();
+      this.#poll(this.#since);
     }
     return promise;
   }
@@ -267,7 +280,8 @@ export class Mpi implements Communicator {
     const waits = performance.now() - since > PATIENCE_MS;
     for (let i = 0; i < (waits ? TESTS_PER_SLEEP : 1); i++) this.progress();
     if (this.#pending.length === 0) {
-      this.#polling = false;
+      this.#longest = Math.max(this.#longest, performance.now() - since);
+      this.#since = null;
       return;
     }
     // A rank that waits for a slower one must not take its processor.
@@ -293,6 +307,26 @@ export class Mpi implements Communicator {
     const found = new TextDecoder().decode(text.subarray(0, length[0]));
     const [line] = found.split("\n");
     return new MpiError(`Cannot ${verb}: MPI says "${line.trim()}"`);
+  }
+}
+
+/** Seconds that the library has to end this process when told to. */
+const ABORT_SECONDS = 8;
+
+/**
+ * Has the system end this process later, whatever it does then: while Slurm
+ * ends a step, MPICH waits in MPI_Abort for an answer that does not come.
+ */
+function endWithin(seconds: number): void {
+  if (Deno.build.os === "windows") return;
+  const libc = Deno.build.os === "darwin" ? "libSystem.dylib" : "libc.so.6";
+  try {
+    const { symbols } = Deno.dlopen(libc, {
+      alarm: { parameters: ["u32"], result: "u32" },
+    });
+    symbols.alarm(seconds);
+  } catch {
+    // Then the launcher must see to it.
   }
 }
 

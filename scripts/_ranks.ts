@@ -45,8 +45,15 @@ interface RankFlags {
   readonly quiet?: boolean;
 }
 
-/** Milliseconds between two looks at whether the parent is there. */
-const PARENT_MS = 500;
+/** Milliseconds between two looks at whether parent and ranks are there. */
+const LOOK_MS = 500;
+/**
+ * Milliseconds that a rank asked to stop waits for the others, at least, and
+ * how many times the longest wait before. Slurm asks the ranks that are left to
+ * stop when one has died, and kills them half a minute later.
+ */
+const STOP_MS = 10_000;
+const STOP_FACTOR = 2;
 /** Milliseconds that ranks have to end together. */
 const GOODBYE_MS = 5000;
 
@@ -73,7 +80,7 @@ export function onRanks<F extends RankFlags>(
       );
     }
     const name = rankName(launch);
-    using guard = new Guard(name);
+    using guard = new Guard(name, context.signal);
     prepareMpi();
     const mpi = await openMpi();
     await guard.watch(mpi);
@@ -129,13 +136,20 @@ class Guard implements Disposable {
   readonly #shell: Deno.ChildProcess | null;
   readonly #parent = Deno.ppid;
   readonly #timer: ReturnType<typeof setInterval>;
+  readonly #signal: AbortSignal;
   #mpi: Mpi | null = null;
+  /** When this rank was found to have been asked to stop. */
+  #stopping: number | null = null;
 
-  constructor(name: string) {
+  constructor(name: string, signal: AbortSignal) {
     this.#name = name;
+    this.#signal = signal;
     this.#shell = this.#startShell();
     globalThis.addEventListener("unload", this.#onUnload);
-    this.#timer = setInterval(() => this.#checkParent(), PARENT_MS);
+    this.#timer = setInterval(() => {
+      this.#checkParent();
+      this.#checkOthers();
+    }, LOOK_MS);
     this.#checkParent();
   }
 
@@ -202,12 +216,28 @@ class Guard implements Disposable {
   #checkParent(): void {
     // Either may end before this process can look for the first time.
     if (Deno.ppid === this.#parent && !isOrphaned()) return;
-    writeLine(
-      `error: ${this.#name}: the process that started it was killed; the job ` +
-        `ends`,
+    this.#endJob("the process that started it was killed", 137);
+  }
+
+  /** A rank that was asked to stop must not wait for dead ones for ever. */
+  #checkOthers(): void {
+    if (!this.#signal.aborted || !this.#mpi) return;
+    this.#stopping ??= performance.now();
+    const { now, longest } = this.#mpi.waited;
+    const since = Math.min(now, performance.now() - this.#stopping);
+    if (since < Math.max(STOP_MS, STOP_FACTOR * longest)) return;
+    this.#endJob(
+      `asked to stop, and another rank has not answered for ` +
+        `${Math.round(since / 1000)} s`,
+      143,
     );
-    endRanks(137);
-    Deno.exit(137);
+  }
+
+  /** Ends the job with a reason. */
+  #endJob(reason: string, code: number): never {
+    writeLine(`error: ${this.#name}: ${reason}; the job ends`);
+    endRanks(code);
+    Deno.exit(code);
   }
 }
 

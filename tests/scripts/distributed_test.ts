@@ -232,6 +232,44 @@ Deno.test({
 });
 
 Deno.test({
+  // As Slurm does where one has died.
+  name: `train asked to stop does not wait for a rank that never answers ` +
+    `(needs mpich, Linux)`,
+  ignore: !MPICH || Deno.build.os !== "linux",
+  async fn() {
+    const out = `${folder}/silent`;
+    const args = [...SMALL, "--epochs", "2000", "--eval-images", "0"];
+    const line = commandLine("train", [...args, "--out", out, ...MPI]);
+    const child = onLauncher(MPICH!, 2, line).spawn();
+    const ended = child.output();
+    await until(() => exists(`${out}/training.safetensors`));
+    const [asked, silent] = await Promise.all(
+      [0, 1].map((rank) => processOf(rank, out)),
+    );
+    Deno.kill(silent!, "SIGSTOP");
+    const begun = performance.now();
+    try {
+      Deno.kill(asked!, "SIGTERM");
+      const { code, stderr } = await ended;
+      assert(code !== 0);
+      assert((performance.now() - begun) / 1000 < BOUND);
+      const errors = errorsOf({ stderr: text(stderr) });
+      assertMatch(
+        errors[0],
+        /^error: rank 0 of 2 on \S+: asked to stop, and another rank has not /,
+      );
+      await stateOf(out);
+    } finally {
+      try {
+        Deno.kill(silent!, "SIGKILL");
+      } catch {
+        // It ended with the job.
+      }
+    }
+  },
+});
+
+Deno.test({
   name: `train ends and names the rank whose data cannot be read ${NEED}`,
   ignore: !MPICH,
   async fn() {
