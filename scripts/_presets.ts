@@ -70,15 +70,15 @@ export const TRAIN_PRESETS: Readonly<Record<string, Preset>> = {
   },
   "tiny-vgg": {
     about: "standard VGG16-style network for Restricted Tiny ImageNet",
-    args: `${TINY} --arch vgg16_bn --width 16 --epochs 12 --epsilon 0`,
+    args: `${TINY} --arch vgg16_bn --width 16 --epochs 8 --epsilon 0`,
   },
   "tiny-judge": {
     about: "independent judge for Restricted Tiny ImageNet",
-    args: `${TINY} --arch resnet10 --width 16 --epochs 15 --epsilon 0 --seed 7`,
+    args: `${TINY} --arch resnet10 --width 16 --epochs 10 --epsilon 0 --seed 7`,
   },
   "tiny-robust-judge": {
     about: "independent robust judge for Restricted Tiny ImageNet",
-    args: `${TINY} --arch resnet10 --width 16 --epochs 12 --epsilon 1 ` +
+    args: `${TINY} --arch resnet10 --width 16 --epochs 8 --epsilon 1 ` +
       `--attack-steps 1 --step-size 2 --seed 7`,
   },
   paper: {
