@@ -442,7 +442,7 @@ Deno.test({
         await page.getByText("The numbers").click();
         await page.locator(".curve table").waitFor();
         await go("/runs?q=train&command=train");
-        assertEquals(await page.locator("tr[data-run]").count(), 2);
+        assertEquals(await page.locator("tr[data-run]:visible").count(), 2);
         await go("/playground");
         assertStringIncludes(await page.content(), "needs JavaScript");
         await page.close();

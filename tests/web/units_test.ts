@@ -1,6 +1,7 @@
-import { assertAlmostEquals, assertEquals } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import type { RunFile } from "../../robust/results.ts";
 import { figuresOf, frameAt } from "../../web/figure.ts";
+import { hasWords } from "../../web/filter.ts";
 import {
   bytes,
   duration,
@@ -144,4 +145,10 @@ Deno.test("secured() admits the nonce of Fresh's own script", async () => {
   });
   const { headers } = await secured(page);
   assertEquals(headers.get("content-security-policy"), policy("aB3+/="));
+});
+
+Deno.test("hasWords() finds all words in any order and case", () => {
+  assert(hasWords("runs/robust CIFAR10", " cifar10 Robust "));
+  assert(hasWords("anything", ""));
+  assert(!hasWords("runs/robust", "robust standard"));
 });
