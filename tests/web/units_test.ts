@@ -12,6 +12,7 @@ import {
   time,
 } from "../../web/format.ts";
 import { curveOf } from "../../web/pages.ts";
+import { pairOf } from "../../web/playground/partners.ts";
 import { policy, secured } from "../../web/security.ts";
 
 function tile(
@@ -145,6 +146,20 @@ Deno.test("secured() admits the nonce of Fresh's own script", async () => {
   });
   const { headers } = await secured(page);
   assertEquals(headers.get("content-security-policy"), policy("aB3+/="));
+});
+
+Deno.test("pairOf() prefers a partner of the same architecture", () => {
+  const model = (key: string, architecture: string, epsilon: number) => ({
+    ...{ key, label: key, architecture, epsilon, dataset: "cifar10" },
+    ...{ imageSize: 32, classes: [], norm: null, clean: null, size: 0 },
+  });
+  const judge = model("judge", "resnet10", 0);
+  const robust = model("robust", "resnet18", 0.5);
+  const standard = model("standard", "resnet18", 0);
+  const other = { ...standard, key: "other", dataset: "shapes" };
+  assertEquals(pairOf([judge, other, robust, standard]), [robust, standard]);
+  assertEquals(pairOf([judge, other, robust]), [robust, judge]);
+  assertEquals(pairOf([other, robust]), [other, undefined]);
 });
 
 Deno.test("hasWords() finds all words in any order and case", () => {

@@ -38,7 +38,7 @@ export interface Task extends Steering {
 export type Request =
   | { readonly type: "open"; readonly provider: "wasm" | "webgpu" | "auto" }
   | { readonly type: "load"; readonly key: string; readonly url: string }
-  | { readonly type: "start"; readonly task: Task }
+  | { readonly type: "start"; readonly id: number; readonly task: Task }
   | { readonly type: "run"; readonly steps: number | null }
   | { readonly type: "pause" }
   | { readonly type: "steer"; readonly steering: Steering };
@@ -90,7 +90,12 @@ export type Reply =
     readonly representationSize: number;
   }
   | { readonly type: "started" }
-  | { readonly type: "progress"; readonly progress: readonly Progress[] }
+  | {
+    readonly type: "progress";
+    /** Of the task. */
+    readonly id: number;
+    readonly progress: readonly Progress[];
+  }
   | {
     readonly type: "paused";
     readonly reason: "asked" | "done" | "largest";
