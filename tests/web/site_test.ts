@@ -460,6 +460,7 @@ Deno.test("models show accuracies with intervals, sanity checks and provenance",
       "10,000, none",
       "/api/models/tiny-robust/pgd-step.onnx",
       "the file is too short",
+      `deno task evaluate --model ${join(folders.runs, "robust")}`,
     ]
   ) assertStringIncludes(html.replaceAll("<!-- -->", ""), part);
 });

@@ -1,5 +1,7 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
+import type { Card, CardSanity, JsonObject } from "../../models/mod.ts";
 import type { RunFile } from "../../robust/results.ts";
+import { sanityOf } from "../../web/accuracies.ts";
 import { figuresOf, frameAt } from "../../web/figure.ts";
 import { hasWords } from "../../web/filter.ts";
 import {
@@ -11,9 +13,11 @@ import {
   short,
   time,
 } from "../../web/format.ts";
+import type { SiteRun } from "../../web/library.ts";
 import { curveOf } from "../../web/pages.ts";
 import { pairOf } from "../../web/playground/partners.ts";
 import { policy, secured } from "../../web/security.ts";
+import { TINY } from "./_site.ts";
 
 function tile(
   path: string,
@@ -166,4 +170,34 @@ Deno.test("hasWords() finds all words in any order and case", () => {
   assert(hasWords("runs/robust CIFAR10", " cifar10 Robust "));
   assert(hasWords("anything", ""));
   assert(!hasWords("runs/robust", "robust standard"));
+});
+
+Deno.test("sanityOf() takes the card's checklist, else one that a run made", () => {
+  const sanity: CardSanity = {
+    ...{ images: 100, norm: "l2" as const, epsilon: 0.5, steps: 20 },
+    checks: [{ name: "larger-epsilon", passed: true, detail: "59% to 31%" }],
+  };
+  const evaluated = (sha256: string, found: object): SiteRun => ({
+    ...{ key: "a", root: "runs", folder: "runs/a", path: "runs/a" },
+    modified: 0,
+    run: {
+      ...{ schemaVersion: 1, id: "a", command: "evaluate", flags: {}, seed: 0 },
+      ...{ provider: "cpu", versions: {}, startedAt: "", seconds: 1 },
+      ...{ argv: [], files: [], metrics: { sanity: found as JsonObject } },
+      weights: [{ role: "model", path: "model.safetensors", sha256 }],
+    },
+  });
+  const model = (card: Partial<Card>) => ({
+    ...{ key: "m", path: "m.safetensors", size: 1, modified: 0 },
+    card: { ...TINY, weightsSha256: "ours", ...card },
+  });
+  const runs = [
+    evaluated("other", { ...sanity, images: 1 }),
+    evaluated("ours", { images: 2 }),
+    evaluated("ours", sanity),
+  ];
+  assertEquals(sanityOf(model({}), runs), sanity);
+  assertEquals(sanityOf(model({}), runs.slice(0, 2)), null);
+  const own = { ...sanity, images: 7 };
+  assertEquals(sanityOf(model({ sanity: own }), runs), own);
 });

@@ -170,9 +170,13 @@ export default define.page<typeof handler>(({ data }) => {
               </tbody>
             </table>
           </div>
-          <p class="after-table">
-            <button type="submit" class="button">Compare training runs</button>
-          </p>
+          {commands.includes("train") && (
+            <p class="after-table">
+              <button type="submit" class="button">
+                Compare training runs
+              </button>
+            </p>
+          )}
         </form>
       </section>
     </>
