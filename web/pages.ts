@@ -7,7 +7,7 @@ import { HttpError } from "fresh";
 import type { Interval, ResultEntry, RunFile } from "../robust/results.ts";
 import { type FigureData, figuresOf } from "./figure.ts";
 import { quoted } from "./format.ts";
-import type { Library, SiteRun } from "./library.ts";
+import type { Library, SiteResults, SiteRun } from "./library.ts";
 import { runFile } from "./link.ts";
 
 /** A result in a list. */
@@ -87,6 +87,19 @@ export interface CurveData {
 }
 
 /**
+ * The index of results, for answers that are nothing without it.
+ *
+ * @throws {HttpError} If it is damaged
+ */
+export async function openResults(
+  library: Library,
+): Promise<SiteResults | null> {
+  return await library.results().catch((error) => {
+    throw new HttpError(500, messageOf(error));
+  });
+}
+
+/**
  * The result of an id.
  *
  * @throws {HttpError} If the index is damaged
@@ -95,9 +108,7 @@ export async function resultOf(
   library: Library,
   id: string,
 ): Promise<ResultView | null> {
-  const results = await library.results().catch((error) => {
-    throw new HttpError(500, messageOf(error));
-  });
+  const results = await openResults(library);
   const entry = results?.index.entries.find((entry) => entry.id === id);
   if (!results || !entry) return null;
   const run = await library.runOf(results, entry);

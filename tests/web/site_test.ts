@@ -147,6 +147,7 @@ Deno.test("the gallery stands in for results, and a damaged index is told", asyn
       "/": 200,
       "/experiments": 200,
       "/experiments/fig-3": 500,
+      "/api/results": 500,
     };
     for (const [path, status] of Object.entries(statuses)) {
       const response = await damaged(path);

@@ -48,7 +48,7 @@ export function Output(
               <dt>{isFeature ? "Feature" : "Distance"}</dt>
               <dd data-loss={loss}>{loss === undefined ? "–" : short(loss)}</dd>
               <dt>Moved</dt>
-              <dd>{short(progress.moved)}</dd>
+              <dd>{short(progress.moved[frame])}</dd>
               {progress.rank !== null && (
                 <>
                   <dt>Rank</dt>

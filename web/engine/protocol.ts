@@ -61,10 +61,10 @@ export interface Progress {
   /** RGBA of each picture, as it is now. */
   readonly pixels: readonly Uint8ClampedArray<ArrayBuffer>[];
   readonly predictions: readonly Prediction[];
-  /** Place of the feature among all, 1 being the largest, by picture. */
+  /** Place of the feature among all, 1 being the largest. */
   readonly rank: number | null;
-  /** Length of the change from the start, of the first picture. */
-  readonly moved: number;
+  /** Length of the change from the start, by picture. */
+  readonly moved: readonly number[];
 }
 
 /** From the engine. */

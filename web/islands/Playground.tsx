@@ -62,7 +62,7 @@ export default function Playground({ models, samples }: Props) {
   const right = useSignal(standard?.key ?? "");
   const start = useSignal<Start>("noise");
   const seed = useSignal(0);
-  const stepSize = useSignal(robust.imageSize <= 64 ? 0.1 : 1);
+  const stepSize = useSignal(usualStep(robust));
   const radius = useSignal(1000);
   const coordinate = useSignal(0);
   const frame = useSignal(Math.floor(FRAMES / 2));
@@ -78,6 +78,7 @@ export default function Playground({ models, samples }: Props) {
     const asked = models.find((model) => model.key === key);
     if (asked) {
       left.value = asked.key;
+      stepSize.value = usualStep(asked);
       right.value = partnerOf(asked, models)?.key ?? "";
     }
     // The self-test runs at once, so that a start need not wait for it.
@@ -439,4 +440,9 @@ export default function Playground({ models, samples }: Props) {
       </div>
     </div>
   );
+}
+
+/** A step that shows in the picture, and does not tear it. */
+function usualStep({ imageSize }: ModelSummary): number {
+  return imageSize <= 64 ? 0.1 : 1;
 }

@@ -1,7 +1,7 @@
 import { page } from "fresh";
 import { Head } from "fresh/runtime";
 import { Empty } from "../../components/Empty.tsx";
-import { hasWords } from "../../filter.ts";
+import { hasWords, MOST_COMPARED } from "../../filter.ts";
 import { duration, time } from "../../format.ts";
 import RunCurves from "../../islands/RunCurves.tsx";
 import RunFilter from "../../islands/RunFilter.tsx";
@@ -9,9 +9,6 @@ import type { SiteRun } from "../../library.ts";
 import { curveRun } from "../../training.ts";
 import { define } from "../../utils.ts";
 import { type RunSummary, summaryOf } from "../../views.ts";
-
-/** Runs compared at most. */
-const MOST = 12;
 
 /** Training runs shown when none is chosen. */
 const LATEST = 2;
@@ -21,7 +18,9 @@ export const handler = define.handlers({
     const runs = await state.library.runs();
     const text = url.searchParams.get("q")?.slice(0, 200) ?? "";
     const command = url.searchParams.get("command") ?? "";
-    const chosen = new Set(url.searchParams.getAll("compare").slice(0, MOST));
+    const chosen = new Set(
+      url.searchParams.getAll("compare").slice(0, MOST_COMPARED),
+    );
     const compared = chosen.size > 0
       ? runs.filter(({ key }) => chosen.has(key))
       : runs.filter(isTraining).slice(0, LATEST);
