@@ -1,9 +1,12 @@
 /**
- * Accuracies of networks: what their cards say, and runs of `evaluate`.
+ * Accuracies of networks and whether they can be believed: what their cards
+ * say, and runs of `evaluate`.
  *
  * @module
  */
-import type { CardInterval } from "../models/mod.ts";
+import type { CardInterval, CardSanity } from "../models/mod.ts";
+import type { Run } from "../robust/results.ts";
+import { type Card, isSanity } from "./card.ts";
 import { shareInterval, short } from "./format.ts";
 import type { SiteModel, SiteRun } from "./library.ts";
 
@@ -48,11 +51,8 @@ export function accuraciesOf(
       : nameOf({ ...measured, norm });
     add(label, accuracy, images, null, interval);
   }
-  for (const { key, run } of runs) {
-    const isOfThis = run?.command === "evaluate" &&
-      run.weights.some(({ sha256 }) => sha256 === card.weightsSha256);
-    if (!isOfThis) continue;
-    const { clean, adversarial, images, attack } = run.metrics;
+  for (const { key, metrics } of evaluationsOf(card, runs)) {
+    const { clean, adversarial, images, attack } = metrics;
     add("clean", clean, images, key);
     if (attack && typeof attack === "object") {
       add(nameOf(attack), adversarial, images, key);
@@ -66,6 +66,30 @@ export function accuraciesOf(
     }
   }
   return [...best.values()];
+}
+
+/** The checklist of a network: its card's, else that of the newest run. */
+export function sanityOf(
+  { card }: SiteModel,
+  runs: readonly SiteRun[],
+): CardSanity | null {
+  if (!card) return null;
+  const measured: unknown[] = evaluationsOf(card, runs)
+    .map(({ metrics }) => metrics.sanity);
+  return card.sanity ?? measured.find(isSanity) ?? null;
+}
+
+/** What runs of `evaluate` have measured of the weights of a card. */
+function evaluationsOf(
+  { weightsSha256 }: Card,
+  runs: readonly SiteRun[],
+): { key: string; metrics: Run["metrics"] }[] {
+  return runs.flatMap(({ key, run }) =>
+    run?.command === "evaluate" &&
+      run.weights.some(({ sha256 }) => sha256 === weightsSha256)
+      ? [{ key, metrics: run.metrics }]
+      : []
+  );
 }
 
 function nameOf(attack: object): string {

@@ -23,7 +23,7 @@ import { bytes } from "./format.ts";
 import { Library } from "./library.ts";
 import { createApp } from "./main.ts";
 import { POLICY } from "./security.ts";
-import { makeVendor } from "./vendor.ts";
+import { makeVendor, VENDOR_FILES } from "./vendor.ts";
 
 const FLAGS = {
   out: {
@@ -48,6 +48,8 @@ const SEEDS = [
   "/api/runs/index.json",
   "/api/results/index.json",
   "/api/models/index.json",
+  // The playground's worker, and what that loads.
+  ...VENDOR_FILES.map((name) => `/vendor/${name}`),
 ];
 
 /** What only training reads. */
@@ -137,16 +139,6 @@ function* addressesIn(html: string): Generator<string> {
     const [, path] of state?.matchAll(/"(\/(?:api|samples)\/[^"]*)"/g) ?? []
   ) {
     yield path;
-  }
-  if (html.includes("Playground")) {
-    for (const name of ["engine-wasm.js", "engine-webgpu.js"]) {
-      yield `/vendor/${name}`;
-    }
-    // Named in compiled scripts only.
-    for (const name of ["", ".asyncify"]) {
-      yield `/vendor/ort-wasm-simd-threaded${name}.mjs`;
-      yield `/vendor/ort-wasm-simd-threaded${name}.wasm`;
-    }
   }
 }
 

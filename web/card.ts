@@ -3,7 +3,12 @@
  *
  * @module
  */
-import { type Card, CARD_SCHEMA_VERSION, rules } from "../models/mod.ts";
+import {
+  type Card,
+  CARD_SCHEMA_VERSION,
+  type CardSanity,
+  rules,
+} from "../models/mod.ts";
 
 export type { Card };
 
@@ -21,6 +26,22 @@ const bool = rules.rule(
   (value) => typeof value === "boolean",
   "true or false",
 );
+
+const SANITY_RULES = rules.checkRecord({
+  images: rules.count,
+  norm: rules.text,
+  epsilon: rules.nonNegative,
+  steps: rules.count,
+  checks: rules.listOf(
+    rules.checkRecord({ name: rules.text, passed: bool, detail: anyText }),
+    "a list",
+  ),
+});
+
+/** Whether a run's metric is a checklist as cards have it. */
+export function isSanity(value: unknown): value is CardSanity {
+  return SANITY_RULES(value, "sanity") === null;
+}
 
 /** What pages read of a card; loading a network checks all of it. */
 const CARD_RULES = rules.checkRecord({
@@ -54,15 +75,7 @@ const CARD_RULES = rules.checkRecord({
       "a list",
     )),
   }),
-  sanity: rules.optional(rules.checkRecord({
-    images: rules.count,
-    epsilon: rules.nonNegative,
-    steps: rules.count,
-    checks: rules.listOf(
-      rules.checkRecord({ name: rules.text, passed: bool, detail: anyText }),
-      "a list",
-    ),
-  })),
+  sanity: rules.optional(SANITY_RULES),
   training: rules.optional(rules.checkRecord({
     seconds: rules.nonNegative,
     provider: rules.text,

@@ -77,7 +77,7 @@ export async function sendFile(
       return new Response(null, { status: range ? 206 : 200, headers });
     }
     if (start > 0) await file.seek(start, Deno.SeekMode.Start);
-    const body = end - start === size - start
+    const body = end === size
       ? file.readable
       : file.readable.pipeThrough(firstBytes(end - start));
     return new Response(body, { status: range ? 206 : 200, headers });

@@ -3,10 +3,11 @@
  *
  * @module
  */
-import type { Interval, ResultEntry } from "../robust/results.ts";
+import { HttpError } from "fresh";
+import type { Interval, ResultEntry, RunFile } from "../robust/results.ts";
 import { type FigureData, figuresOf } from "./figure.ts";
 import { quoted } from "./format.ts";
-import type { Library, SiteRun } from "./library.ts";
+import type { Library, SiteResults, SiteRun } from "./library.ts";
 import { runFile } from "./link.ts";
 
 /** A result in a list. */
@@ -17,12 +18,16 @@ export interface EntryView
   readonly picture: string | null;
 }
 
-/** All results, and what is wrong with the index. */
-export interface ResultsView {
-  readonly entries: readonly EntryView[];
+/** Whose results they are, and how they were made. */
+export interface ResultsOrigin {
   readonly quick: boolean;
   readonly created: string | null;
   readonly isGallery: boolean;
+}
+
+/** All results, and what is wrong with the index. */
+export interface ResultsView extends ResultsOrigin {
+  readonly entries: readonly EntryView[];
   readonly error: string | null;
 }
 
@@ -67,7 +72,8 @@ export interface ResultView {
   /** Address of the whole figure. */
   readonly picture: string | null;
   readonly curve: CurveData | null;
-  readonly files: readonly { readonly path: string; readonly label: string }[];
+  readonly files: readonly RunFile[];
+  readonly origin: ResultsOrigin;
   readonly previous: EntryView | null;
   readonly next: EntryView | null;
 }
@@ -80,15 +86,33 @@ export interface CurveData {
   readonly roles: Readonly<Record<string, readonly Interval[]>>;
 }
 
+/**
+ * The index of results, for answers that are nothing without it.
+ *
+ * @throws {HttpError} If it is damaged
+ */
+export async function openResults(
+  library: Library,
+): Promise<SiteResults | null> {
+  return await library.results().catch((error) => {
+    throw new HttpError(500, messageOf(error));
+  });
+}
+
+/**
+ * The result of an id.
+ *
+ * @throws {HttpError} If the index is damaged
+ */
 export async function resultOf(
   library: Library,
   id: string,
 ): Promise<ResultView | null> {
-  const results = await library.results();
+  const results = await openResults(library);
   const entry = results?.index.entries.find((entry) => entry.id === id);
   if (!results || !entry) return null;
   const run = await library.runOf(results, entry);
-  const { entries } = await resultsOf(library);
+  const { entries, error: _, ...origin } = await resultsOf(library);
   const at = entries.findIndex((entry) => entry.id === id);
   const picture = run && figureFile(run);
   return {
@@ -98,10 +122,8 @@ export async function resultOf(
     figures: run?.run ? figuresOf(run.run) : [],
     picture: run && picture ? runFile(run.key, picture) : null,
     curve: run?.run ? curveOf(run.run.metrics.curve) : null,
-    files: run?.run?.files.map(({ path, label }) => ({
-      path,
-      label: label ?? path,
-    })) ?? [],
+    files: run?.run?.files ?? [],
+    origin,
     previous: entries[at - 1] ?? null,
     next: entries[at + 1] ?? null,
   };
@@ -125,29 +147,39 @@ export function curveOf(value: unknown): CurveData | null {
   };
 }
 
-/** What the first page shows at once. */
+/** An inversion to play with. */
 export interface Teaser {
   readonly title: string;
   readonly text: string;
   readonly figure: FigureData;
   readonly run: string;
   readonly command: string;
+}
+
+/** What the first page shows above the list of results. */
+export interface FirstPage {
+  /** Robust against standard; null without a run that has both. */
+  readonly teaser: Teaser | null;
   readonly headline: { readonly src: string; readonly alt: string } | null;
 }
 
-/** Robust against standard: an inversion that can be played, if there is one. */
-export async function teaserOf(
+export async function firstPageOf(
   library: Library,
   { entries }: ResultsView,
-): Promise<Teaser | null> {
-  const runs = await library.runs();
+): Promise<FirstPage> {
   const results = entries.length > 0 ? await library.results() : null;
   const shown: SiteRun[] = [];
   for (const entry of results?.index.entries ?? []) {
     const run = await library.runOf(results!, entry);
     if (run) shown.push(run);
   }
-  const candidates = [...shown, ...runs].flatMap((run) =>
+  const runs = [...shown, ...await library.runs()];
+  return { teaser: teaserOf(runs), headline: headlineOf(runs) };
+}
+
+/** The best of what runs have to play with; of equals, the first. */
+function teaserOf(runs: readonly SiteRun[]): Teaser | null {
+  const candidates = runs.flatMap((run) =>
     run.run ? figuresOf(run.run).map((figure) => ({ run, figure })) : []
   ).filter(({ figure }) =>
     ["robust", "standard"].every((role) =>
@@ -160,8 +192,6 @@ export async function teaserOf(
   const [best] = candidates.toSorted((a, b) => score(b) - score(a));
   if (!best) return null;
   const { run, figure } = best;
-  const headline = shown.find(({ run }) => run?.command === "headline");
-  const headlineFile = headline && figureFile(headline);
   return {
     title: TITLES[figure.parameter ?? ""] ?? "Robust beside standard",
     text: TEXTS[figure.parameter ?? ""] ??
@@ -171,13 +201,17 @@ export async function teaserOf(
     figure,
     run: run.key,
     command: commandOf(run),
-    headline: headline && headlineFile
-      ? {
-        src: runFile(headline.key, headlineFile),
-        alt: headline.run!.files.find(({ kind }) => kind === "figure")?.label ??
-          "The headline figure",
-      }
-      : null,
+  };
+}
+
+function headlineOf(runs: readonly SiteRun[]): FirstPage["headline"] {
+  const item = runs.find(({ run }) => run?.command === "headline");
+  const file = item && figureFile(item);
+  if (!item || !file) return null;
+  const figure = item.run!.files.find(({ kind }) => kind === "figure");
+  return {
+    src: runFile(item.key, file),
+    alt: figure?.label ?? "The headline figure",
   };
 }
 

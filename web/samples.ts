@@ -7,7 +7,7 @@ import { figuresOf } from "./figure.ts";
 import type { Library } from "./library.ts";
 import { runFile } from "./link.ts";
 
-/** A picture to choose. */
+/** A picture to choose: what it is called, and where it is. */
 export interface Sample {
   readonly label: string;
   readonly url: string;

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { createDefine } from "fresh";
+import { createDefine, HttpError } from "fresh";
 import type { Library } from "./library.ts";
 
 /** Of a request. */
@@ -12,3 +12,10 @@ export interface State {
 }
 
 export const define = createDefine<State>();
+
+/** Status for what was thrown; the server's own faults go to its log. */
+export function statusOf(error: unknown): number {
+  const status = error instanceof HttpError ? error.status : 500;
+  if (status >= 500) console.error(error);
+  return status;
+}

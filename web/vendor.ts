@@ -25,6 +25,12 @@ const RUNTIME_FILES = [
   "ort-wasm-simd-threaded.asyncify.wasm",
 ];
 
+/** All that the playground's worker needs. */
+export const VENDOR_FILES: readonly string[] = [
+  ...Object.keys(ENGINES),
+  ...RUNTIME_FILES,
+];
+
 /** Makes the folder; files that are there already are kept. */
 export async function makeVendor(): Promise<void> {
   await Deno.mkdir(FOLDER, { recursive: true });

@@ -11,14 +11,13 @@ type Props = Record<string, unknown>;
 
 const state = document.getElementById("fresh-state")!.textContent!;
 // Signals given to two islands are one object here, too.
-const [islands, props] = parse(state, {
+const props: Props[] = parse(state, {
   Signal: ([value]: [unknown]) => signal(value),
-}) as [Record<string, string>, Props[]];
+});
 
 for (const element of document.querySelectorAll("[data-island]")) {
-  const [name, index] = element.getAttribute("data-island")!.split(":");
+  const [file, index] = element.getAttribute("data-island")!.split(":");
   // Relative to this script, wherever a static copy of the site lies.
-  const file = islands[name].slice(islands[name].lastIndexOf("/") + 1);
   const url = new URL(file, import.meta.url).href;
   import(url).then((module: { default: ComponentType<Props> }) => {
     render(h(module.default, props[Number(index)]), element);

@@ -3,15 +3,10 @@
  *
  * @module
  */
-import { type ComponentChildren, isValidElement, type VNode } from "preact";
-import { renderTree } from "./render.ts";
-import type { Snapshot } from "./snapshot.ts";
-
-export interface Config {
-  root: string;
-  basePath: string;
-  mode: "development" | "production";
-}
+import type { ComponentChildren, VNode } from "preact";
+import { renderPage } from "./render.ts";
+import type { Snapshot } from "./dev.ts";
+import { leaveOut } from "./unsupported.ts";
 
 export type Method = "GET" | "POST" | "PUT" | "PATCH" | "DELETE" | "HEAD";
 
@@ -40,20 +35,10 @@ export type RouteHandler<D, S> =
   | HandlerFn<D, S>
   | { [M in Method]?: HandlerFn<D, S> };
 
-/** What a route or layout exports as `config`. */
-export interface RouteConfig {
-  skipInheritedLayouts?: boolean;
-  skipAppWrapper?: boolean;
-}
-
-/** Props of the components of routes, layouts and the app. */
+/** Props of the components of routes and of the app. */
 export interface PageProps<D = unknown, S = unknown> extends
   Readonly<
-    Pick<
-      Context<S>,
-      | ("params" | "url" | "req" | "state" | "error" | "route" | "config")
-      | ("info" | "isPartial")
-    >
+    Pick<Context<S>, "req" | "url" | "params" | "state" | "error">
   > {
   readonly data: D;
   readonly Component: () => ComponentChildren;
@@ -61,12 +46,7 @@ export interface PageProps<D = unknown, S = unknown> extends
 
 export type RouteComponent<D, S> = (
   props: PageProps<D, S>,
-) => ComponentChildren | Response | Promise<ComponentChildren | Response>;
-
-export interface Layout<S> {
-  component: RouteComponent<unknown, S>;
-  config?: RouteConfig;
-}
+) => ComponentChildren;
 
 type DataOf<H> = H extends (...args: never[]) => infer R
   ? Extract<Awaited<R>, PageResponse<unknown>> extends PageResponse<infer D> ? D
@@ -79,71 +59,49 @@ export interface Define<S> {
   page<H = never>(
     component: RouteComponent<[H] extends [never] ? undefined : DataOf<H>, S>,
   ): typeof component;
-  layout(component: RouteComponent<unknown, S>): typeof component;
-  middleware<M extends Middleware<S> | Middleware<S>[]>(middleware: M): M;
 }
 
 /** Makes the helpers for an app whose state is of type `S`. */
 export function createDefine<S>(): Define<S> {
   const same = <T>(value: T) => value;
-  return { handlers: same, page: same, layout: same, middleware: same };
+  return { handlers: same, page: same };
 }
 
 /** A request, and what it is answered with. */
 export class Context<S> {
   declare readonly req: Request;
   declare readonly url: URL;
-  declare readonly info: Deno.ServeHandlerInfo;
-  declare readonly params: Record<string, string>;
-  declare readonly route: string | null;
-  declare readonly config: Config;
+  declare readonly params: Readonly<Record<string, string>>;
+  /** Goes on to the next middleware or the route. */
   declare next: () => Promise<Response>;
   /** @ignore */
-  declare readonly snapshot: Snapshot | null;
+  declare readonly snapshot: Snapshot<S>;
   readonly state: S = {} as S;
   /** What was thrown, in error routes. */
   error: unknown = null;
-  readonly isPartial: boolean = false;
-  /** @ignore What is around a page; layouts from the outside in. */
-  tree: { app: RouteComponent<unknown, S> | null; layouts: Layout<S>[] } = {
-    app: null,
-    layouts: [],
-  };
 
   /** @ignore */
-  constructor(init: Partial<Context<S>>) {
+  constructor(init: Omit<Context<S>, "state" | "error" | "render" | "json">) {
     Object.assign(this, init);
   }
 
-  /** Sends the browser elsewhere; never to another host by `//`. */
-  redirect(pathOrUrl: string, status = 302): Response {
-    const [, path, rest] = /^([^?#]*)(.*)$/s.exec(pathOrUrl)!;
-    const location = path.startsWith("/")
-      ? path.replace(/\/+/g, "/") + rest
-      : pathOrUrl;
-    return new Response(null, { status, headers: { location } });
-  }
-
-  /** Renders inside layouts and app. */
-  async render(vnode: VNode | null, init?: ResponseInit): Promise<Response> {
-    if (vnode !== null && !isValidElement(vnode)) {
-      throw new Error("Non-JSX element passed to: ctx.render()");
-    }
-    const html = await renderTree(this, vnode);
-    return html instanceof Response ? html : this.html(html, init);
-  }
-
-  text(content: string, init?: ResponseInit): Response {
-    return new Response(content, init);
-  }
-
-  html(content: string, init: ResponseInit = {}): Response {
-    const headers = new Headers(init.headers);
+  /** Renders inside the app. */
+  // deno-lint-ignore require-await
+  async render<P>(
+    vnode: VNode<P> | null,
+    init?: ResponseInit,
+  ): Promise<Response> {
+    const headers = new Headers(init?.headers);
     headers.set("content-type", "text/html; charset=utf-8");
-    return new Response(content, { ...init, headers });
+    return new Response(renderPage(this, vnode), { ...init, headers });
   }
 
   json(content: unknown, init?: ResponseInit): Response {
     return Response.json(content, init);
   }
 }
+
+leaveOut(Context, [
+  ...["config", "info", "isPartial", "route"],
+  ...["html", "redirect", "stream", "text"],
+]);

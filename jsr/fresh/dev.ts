@@ -4,30 +4,38 @@
  * @module
  */
 import * as esbuild from "esbuild";
-import type { ComponentType } from "preact";
+import { readdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { App, type ListenOptions, setSnapshot } from "./app.ts";
-import type { IslandInfo, Snapshot } from "./snapshot.ts";
+import { App, type ListenOptions } from "./app.ts";
+import { type Module, type Routes, sortRoutes } from "./routes.ts";
+import { unsupported } from "./unsupported.ts";
 
-/** Where the parts of a site are; folders are below `root`. */
 export interface BuilderOptions {
+  /** Folder of the site. */
   root?: string;
-  staticDir?: string;
-  islandDir?: string;
-  routeDir?: string;
-  outDir?: string;
-  target?: string | string[];
+}
+
+/** What a build hands to an app. */
+export interface Snapshot<S> extends Routes<S> {
+  readonly staticDir: string;
+  /** Components that are revived in the browser, and their scripts. */
+  readonly islands: ReadonlyMap<unknown, string>;
+  /** The script that revives them. */
+  readonly client: string;
+  /** Scripts by path, whose names hold their hash. */
+  readonly assets: ReadonlyMap<string, Uint8Array<ArrayBuffer>>;
 }
 
 const CLIENT = fileURLToPath(new URL("./client.ts", import.meta.url));
 
 /** Builds a site from its folder. */
 export class Builder<S = unknown> {
-  readonly #options: BuilderOptions;
+  readonly #root: string;
 
-  constructor(options: BuilderOptions = {}) {
-    this.#options = options;
+  constructor({ root = ".", ...others }: BuilderOptions = {}) {
+    for (const name of Object.keys(others)) unsupported(`Builder's ${name}`);
+    this.#root = resolve(root);
   }
 
   /**
@@ -36,11 +44,22 @@ export class Builder<S = unknown> {
    * @returns Hands the result to an app
    */
   async build(
-    { snapshot: where }: { mode?: string; snapshot?: "disk" | "memory" } = {},
+    options: { snapshot?: "disk" | "memory" } = {},
   ): Promise<(app: App<S>) => void> {
-    if (where !== "memory") throw new Error("Unsupported: build() to disk");
-    const snapshot = await this.#snapshot();
-    return (app) => setSnapshot(app, snapshot);
+    if (options.snapshot !== "memory") unsupported("Builder.build() to disk");
+    const islands = await modulesOf(join(this.#root, "islands"));
+    const routes = await modulesOf(join(this.#root, "routes"));
+    const { assets, urls } = await bundle(islands.map(({ path }) => path));
+    const snapshot: Snapshot<S> = {
+      ...sortRoutes<S>(routes),
+      staticDir: join(this.#root, "static"),
+      islands: new Map(
+        islands.map(({ path, module }) => [module.default, urls[path]]),
+      ),
+      client: urls[CLIENT],
+      assets,
+    };
+    return (app) => void (app.snapshot = snapshot);
   }
 
   /** Builds, then serves the app of a module. */
@@ -51,61 +70,31 @@ export class Builder<S = unknown> {
     const arm = await this.build({ snapshot: "memory" });
     const imported = await importApp();
     const app = imported instanceof App ? imported : imported.app;
-    app.config.mode = "development";
     arm(app);
     await app.listen(options);
   }
+}
 
-  async #snapshot(): Promise<Snapshot> {
-    const { root: given = ".", target } = this.#options;
-    const root = resolve(
-      given.startsWith("file:") ? fileURLToPath(given) : given,
-    );
-    const folder = (name: "static" | "island" | "route") =>
-      resolve(
-        root,
-        this.#options[`${name}Dir`] ?? (name === "static" ? name : `${name}s`),
-      );
-    const below = await Array.fromAsync(sources(folder("route")));
-    const islands = [
-      ...await Array.fromAsync(sources(folder("island"))),
-      ...below.filter((path) => path.includes("/(_islands)/")),
-    ];
-    const { assets, urls } = await bundle(islands, target);
-    const load = (path: string) => import(pathToFileURL(path).href);
-    const components = new Map<ComponentType, IslandInfo>();
-    for (const path of islands) {
-      const name = path.replace(/^.*\/|\.\w+$/g, "");
-      const { default: component } = await load(path);
-      components.set(component, { name, url: urls.get(path)! });
-    }
-    const routes = below.filter((path) => !/\/\(_[^/]*\)\//.test(path)).sort();
-    return {
-      root,
-      staticDir: folder("static"),
-      routes: await Promise.all(routes.map(async (path) => ({
-        id: path.slice(folder("route").length + 1).replace(/\.\w+$/, ""),
-        module: await load(path),
-      }))),
-      islands: components,
-      client: urls.get(CLIENT)!,
-      assets,
-    };
-  }
+/** Modules below a folder, tests left out. */
+async function modulesOf(folder: string) {
+  const names = await readdir(folder, { recursive: true });
+  const sources = names.filter((name) => /(?<![._]test)\.[jt]sx?$/.test(name));
+  return await Promise.all(sources.map(async (name) => {
+    const path = join(folder, name);
+    const module: Module = await import(pathToFileURL(path).href);
+    return { id: name.replace(/\.\w+$/, ""), path, module };
+  }));
 }
 
 /** Bundles the client and islands; what they share is in chunks. */
-async function bundle(
-  islands: readonly string[],
-  target: string | string[] = ["chrome99", "firefox99", "safari15"],
-): Promise<{ assets: Snapshot["assets"]; urls: Map<string, string> }> {
+async function bundle(islands: readonly string[]) {
   const { outputFiles, metafile } = await esbuild.build({
     entryPoints: [CLIENT, ...islands],
     entryNames: "[name]-[hash]",
     chunkNames: "chunk-[hash]",
     outdir: "/",
     absWorkingDir: "/",
-    target,
+    target: ["chrome99", "firefox99", "safari15"],
     bundle: true,
     format: "esm",
     jsx: "automatic",
@@ -119,27 +108,14 @@ async function bundle(
   });
   await esbuild.stop();
   const urlOf = (path: string) => path.replace(/^.*\//, "/_fresh/js/");
-  return {
-    assets: new Map(outputFiles.map(({ path, contents }) => [
-      urlOf(path),
-      new Uint8Array(contents),
-    ])),
-    urls: new Map(
-      Object.entries(metafile.outputs).map(([path, { entryPoint = "" }]) => [
-        `/${entryPoint}`,
-        urlOf(`/${path}`),
-      ]),
-    ),
-  };
-}
-
-async function* sources(folder: string): AsyncGenerator<string> {
-  const entries = await Array.fromAsync(Deno.readDir(folder)).catch(() => []);
-  for (const { name, isDirectory } of entries) {
-    const path = join(folder, name);
-    if (isDirectory) yield* sources(path);
-    else if (/(?<![._]test)\.[jt]sx?$/.test(name)) yield path;
+  const assets = outputFiles.map(({ path, contents }) =>
+    [urlOf(path), new Uint8Array(contents)] as const
+  );
+  const urls: Record<string, string> = {};
+  for (const [path, { entryPoint }] of Object.entries(metafile.outputs)) {
+    if (entryPoint) urls[`/${entryPoint}`] = urlOf(`/${path}`);
   }
+  return { assets: new Map(assets), urls };
 }
 
 /** Resolves packages by the import map. */

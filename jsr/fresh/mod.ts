@@ -6,12 +6,7 @@
  * @module
  */
 export { App, type ListenOptions } from "./app.ts";
-export {
-  Context,
-  type Context as FreshContext,
-  createDefine,
-  page,
-} from "./context.ts";
+export { type Context as FreshContext, createDefine, page } from "./context.ts";
 export type * from "./context.ts";
 export { HttpError } from "./runtime.ts";
 export { staticFiles } from "./static_files.ts";

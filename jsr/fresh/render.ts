@@ -8,8 +8,6 @@ import { Signal } from "@preact/signals-core";
 import { stringify } from "devalue";
 import {
   type ComponentChildren,
-  type ComponentType,
-  createContext,
   Fragment,
   h,
   isValidElement,
@@ -17,170 +15,116 @@ import {
   toChildArray,
   type VNode,
 } from "preact";
-import { useContext } from "preact/hooks";
 import { jsxTemplate } from "preact/jsx-runtime";
 import { renderToString } from "preact-render-to-string";
-import type { Context, RouteComponent } from "./context.ts";
+import type { Context, PageProps } from "./context.ts";
 import { Head } from "./runtime.ts";
-import type { IslandInfo, Snapshot } from "./snapshot.ts";
+import type { Snapshot } from "./dev.ts";
+import { unsupported } from "./unsupported.ts";
 
 /** What a page collects while it is rendered. */
 interface Page {
   readonly path: string;
-  readonly snapshot: Snapshot | null;
+  readonly snapshot: Snapshot<any>;
   readonly head: ComponentChildren[];
-  /** Scripts of the islands met, by name, and props of each. */
-  readonly islands: Record<string, string>;
+  /** Scripts of the islands met, and props of each. */
+  readonly scripts: Set<string>;
   readonly props: object[];
-  hasBody: boolean;
+  /** The island being rendered; one within another is a plain component. */
+  island: VNode<any> | null;
 }
 
 /** The page being rendered; rendering is synchronous. */
 let current: Page | null = null;
 
-/** Whether a component is below an island, and vnodes left as they are. */
-const Inside = createContext(false);
-const plain = new WeakSet<object>();
-
-/** Calls an async component; others are left to Preact. */
-export async function renderComponent<S>(
-  ctx: Context<S>,
-  component: RouteComponent<any, S>,
-  data: unknown,
-  Component: () => ComponentChildren,
-): Promise<VNode | Response> {
-  const { params, url, req, state, error, route, config, info } = ctx;
-  const props = {
-    ...{ params, url, req, state, error, route, config, info },
-    ...{ isPartial: false, data, Component },
-  };
-  if (component.constructor.name !== "AsyncFunction") {
-    return h(component as ComponentType<any>, props);
-  }
-  const result = await component(props);
-  return result instanceof Response
-    ? result
-    : h(Fragment, null, result as ComponentChildren);
+/** Props of the component of a route. */
+export function propsOf<D, S>(
+  { req, url, params, state, error }: Context<S>,
+  data: D,
+  Component: () => ComponentChildren = () => null,
+): PageProps<D, S> {
+  return { req, url, params, state, error, data, Component };
 }
 
-/** Renders a vnode inside the context's layouts and app. */
-export async function renderTree<S>(
+/** Renders a vnode inside the app. */
+export function renderPage<S>(
   ctx: Context<S>,
-  vnode: VNode | null,
-): Promise<string | Response> {
-  const { app, layouts } = ctx.tree;
-  let inner: VNode | null = vnode;
-  for (const { component } of layouts.toReversed()) {
-    const child: VNode | null = inner;
-    const result: VNode | Response = await renderComponent(
-      ctx,
-      component,
-      null,
-      () => child,
-    );
-    if (result instanceof Response) return result;
-    inner = result;
-  }
-  let content: VNode | null = null;
-  const outer = app
-    ? await renderComponent(ctx, app, null, () => content)
-    : null;
-  if (outer instanceof Response) return outer;
-  const { url: { pathname: path }, snapshot } = ctx;
-  const page: Page = {
-    ...{ path, snapshot, hasBody: false },
-    ...{ head: [], islands: {}, props: [] },
-  };
-  current = page;
+  vnode: VNode<any> | null,
+): string {
+  const { snapshot, url: { pathname: path } } = ctx;
+  const lists = { head: [], scripts: new Set<string>(), props: [] };
+  current = { path, snapshot, ...lists, island: null };
   try {
     // The page goes first, as it says what is in the head around it.
-    let html = renderToString(h(Fragment, null, inner));
-    content = jsxTemplate([html]);
-    if (outer) html = renderToString(outer);
-    if (!page.hasBody) {
-      const head = h("head", null, h("meta", { charset: "utf-8" }));
-      const body = h("body", null, jsxTemplate([html]));
-      html = renderToString(h("html", null, head, body));
-    }
-    return `<!DOCTYPE html>${html}`;
+    const inner = jsxTemplate([renderToString(h(Fragment, null, vnode))]);
+    const app = h(snapshot.app, propsOf(ctx, null, () => inner));
+    return `<!DOCTYPE html>${renderToString(app)}`;
   } finally {
     current = null;
   }
 }
 
-/** Preact calls this before it renders a vnode. */
-const hooks = options as { __b?: (vnode: VNode<any>) => void };
-const before = hooks.__b;
+// Preact calls one hook before it renders a vnode, and one after it.
+const hooks = options as Record<"__b" | "diffed", (vnode: VNode<any>) => void>;
+const { __b: before, diffed: after } = hooks;
 hooks.__b = (vnode) => {
   if (current) prepare(vnode, current);
   before?.(vnode);
 };
+hooks.diffed = (vnode) => {
+  if (current?.island === vnode) current.island = null;
+  after?.(vnode);
+};
 
 function prepare(vnode: VNode<any>, page: Page): void {
   const { props } = vnode;
-  const type = vnode.type as unknown;
+  const type: unknown = vnode.type;
   if (type === Head) {
-    page.head.push(props.children);
+    page.head.push(...toChildArray(props.children));
   } else if (type === "head") {
-    const added = page.head.flatMap((item) => toChildArray(item));
     const isTitle = (child: unknown) =>
       isValidElement(child) && child.type === "title";
-    const own = toChildArray(props.children).filter((child) =>
-      !(isTitle(child) && added.some(isTitle))
-    );
-    vnode.props = { ...props, children: [...own, ...added] };
+    const hasTitle = page.head.some(isTitle);
+    const own = toChildArray(props.children)
+      .filter((child) => !hasTitle || !isTitle(child));
+    vnode.props = { ...props, children: [own, page.head] };
   } else if (type === "body") {
-    page.hasBody = true;
     vnode.props = { ...props, children: [props.children, h(Scripts, null)] };
-  } else if (type === "a" && /^\/(?!\/)/.test(props.href)) {
-    const target = props.href.replace(/[?#].*$/s, "");
-    const isAbove = target !== "/" && page.path.startsWith(`${target}/`);
-    if (target === page.path) {
+  } else if (type === "a") {
+    const [path] = String(props.href).split(/[?#]/);
+    if (path === page.path) {
       Object.assign(props, { "aria-current": "page", "data-current": "true" });
-    } else if (isAbove) {
+    } else if (path.length > 1 && page.path.startsWith(`${path}/`)) {
       Object.assign(props, { "aria-current": "true", "data-ancestor": "true" });
     }
-  } else if (typeof type === "function" && !plain.has(vnode)) {
-    const info = page.snapshot?.islands.get(type as ComponentType);
-    if (!info) return;
-    vnode.type = Island as ComponentType<any>;
-    vnode.props = { ...info, component: type, props };
+  } else if (!page.island) {
+    const script = page.snapshot.islands.get(type);
+    if (!script) return;
+    if ("children" in props) unsupported("children of islands");
+    page.island = vnode;
+    page.scripts.add(script);
+    const index = page.props.push(props) - 1;
+    vnode.type = "div";
+    vnode.props = {
+      style: "display:contents",
+      "data-island": `${script.replace(/^.*\//, "")}:${index}`,
+      children: h(type as any, props),
+    };
   }
-}
-
-function Island(
-  { component, props, name, url }: IslandInfo & {
-    component: ComponentType<any>;
-    props: object;
-  },
-): VNode {
-  const inner = h(component, props);
-  plain.add(inner);
-  if (useContext(Inside)) return inner;
-  if ("children" in props) {
-    throw new Error(`Unsupported: children of island "${name}"`);
-  }
-  current!.islands[name] = url;
-  const index = current!.props.push(props) - 1;
-  return h(
-    "div",
-    { style: "display:contents", "data-island": `${name}:${index}` },
-    h(Inside.Provider, { value: true }, inner),
-  ) as VNode<any>;
 }
 
 /** What the browser needs; nothing on pages without islands. */
 function Scripts(): VNode | null {
-  const { islands, props, snapshot } = current!;
+  const { scripts, props, snapshot: { client } } = current!;
   if (props.length === 0) return null;
-  const state = stringify([islands, props], {
+  const state = stringify(props, {
     // Signals come back as such, computed ones as constants.
     Signal: (value: unknown) => value instanceof Signal && [value.peek()],
     Refused: (value: unknown) => {
       const isArray = ArrayBuffer.isView(value) &&
         !(value instanceof Uint8Array);
-      if (!isArray && !isValidElement(value)) return false;
-      throw new Error("Unsupported: typed arrays and JSX in islands' props");
+      return (isArray || isValidElement(value)) &&
+        unsupported("typed arrays and JSX in islands' props");
     },
   });
   return h(Fragment, null, [
@@ -189,9 +133,7 @@ function Scripts(): VNode | null {
       id: "fresh-state",
       dangerouslySetInnerHTML: { __html: state.replaceAll("<", "\\u003c") },
     }),
-    ...Object.values(islands).map((href) =>
-      h("link", { rel: "modulepreload", href })
-    ),
-    h("script", { type: "module", src: snapshot!.client }),
+    ...Array.from(scripts, (href) => h("link", { rel: "modulepreload", href })),
+    h("script", { type: "module", src: client }),
   ]);
 }

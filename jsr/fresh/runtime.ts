@@ -5,9 +5,6 @@
  */
 import type { ComponentChildren } from "preact";
 
-/** Whether this is a browser. */
-export const IS_BROWSER = typeof document !== "undefined";
-
 /** An answer other than 200, rendered by the nearest error route. */
 export class HttpError extends Error {
   readonly status: number;
@@ -22,16 +19,4 @@ export class HttpError extends Error {
 /** Puts its children into `<head>` on the server, replacing a `<title>`. */
 export function Head(_props: { children?: ComponentChildren }): null {
   return null;
-}
-
-/** Client navigation is left out: renders its children. */
-export function Partial(
-  { children }: { name: string; children?: ComponentChildren },
-): ComponentChildren {
-  return children;
-}
-
-/** Path of a static file; a validator keeps it fresh, so no query is added. */
-export function asset(path: string): string {
-  return path;
 }

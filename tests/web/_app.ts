@@ -4,7 +4,7 @@
  * @module
  */
 import type { App } from "fresh";
-import { Builder } from "fresh/dev";
+import { createBuilder } from "../../web/dev.ts";
 import { Library, type LibraryOptions } from "../../web/library.ts";
 import { createApp } from "../../web/main.ts";
 import type { State } from "../../web/utils.ts";
@@ -13,8 +13,7 @@ let built: Promise<(app: App<State>) => void> | undefined;
 
 /** Answers requests as the site does; built once per process. */
 export async function openApp(folders: LibraryOptions) {
-  const root = new URL("../../web/", import.meta.url).href;
-  built ??= new Builder<State>({ root }).build({ snapshot: "memory" });
+  built ??= createBuilder().build({ snapshot: "memory" });
   const app = createApp(new Library(folders));
   (await built)(app);
   return app.handler();

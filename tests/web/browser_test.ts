@@ -53,7 +53,7 @@ const ARGUMENTS = [
 ];
 
 /** Two loaded cores take their time. */
-const PATIENCE = 180_000;
+const PATIENCE = 300_000;
 
 const ignore = !hasChromium();
 
@@ -442,7 +442,7 @@ Deno.test({
         await page.getByText("The numbers").click();
         await page.locator(".curve table").waitFor();
         await go("/runs?q=train&command=train");
-        assertEquals(await page.locator("tr[data-run]").count(), 2);
+        assertEquals(await page.locator("tr[data-run]:visible").count(), 2);
         await go("/playground");
         assertStringIncludes(await page.content(), "needs JavaScript");
         await page.close();
@@ -461,6 +461,15 @@ Deno.test({
           }
           assertLess(found[4], expected[0]);
           await page.getByRole("button", { name: "Go on" }).click();
+          // Much later, steps of one size lead a random network astray.
+          await page.waitForFunction(
+            (limit) =>
+              Number(
+                document.querySelector<HTMLElement>("[data-loss]")!.dataset
+                  .loss,
+              ) < limit,
+            found[4] / 2,
+          );
           await page.waitForFunction(() =>
             Number(
               document.querySelector<HTMLElement>(".playground")!.dataset.step,
@@ -468,10 +477,6 @@ Deno.test({
           );
           await page.getByRole("button", { name: "Pause" }).click();
           await page.waitForSelector("[data-phase=paused]");
-          const last = Number(
-            await page.locator("[data-loss]").getAttribute("data-loss"),
-          );
-          assertLess(last, 0.7 * found[0]);
           const status = await page.locator(".status").innerText();
           assertStringIncludes(status, "self-test passed");
           assertStringIncludes(status, "WebAssembly");
@@ -483,8 +488,13 @@ Deno.test({
           const saved = await (await download).path();
           const { shape } = await readImage(saved);
           assertEquals(shape, [3, 32, 32]);
+          // What is under way when it is reset must not come back.
+          await page.getByRole("button", { name: "Go on" }).click();
+          await page.waitForSelector(".playground[data-phase=running]");
           await page.getByRole("button", { name: "Reset" }).click();
-          await page.waitForSelector(".playground[data-step='0']");
+          await page.waitForSelector(".playground[data-phase=paused]");
+          const reset = page.locator(".playground");
+          assertEquals(await reset.getAttribute("data-step"), "0");
           assertEquals(problems, []);
           await page.close();
         },
@@ -537,6 +547,8 @@ Deno.test({
         async () => {
           const { page, go } = await openPage(browser, base);
           await go("/playground");
+          // The self-test does not wait for a start.
+          await page.getByText("self-test passed").waitFor();
           await choose(page, "auto");
           await step(page, 1);
           await page.getByText(

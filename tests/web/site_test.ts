@@ -97,10 +97,12 @@ Deno.test("a broken run is reported, and the rest still works", async () => {
 
 Deno.test("filter and comparison work on the server alone", async () => {
   const html = await (await get("/runs?q=shapes&command=train")).text();
-  assertStringIncludes(html, `data-run="train-live"`);
-  assert(!html.includes(`data-run="invert-1"`));
+  assertMatch(html, /data-run="invert-1"[^>]* hidden>/);
+  assertMatch(html, /data-run="train-live"[^>]* class="running" *>/);
   const compared = await (await get("/runs?compare=train-robust")).text();
   assertStringIncludes(compared, "Compared");
+  const gone = await (await get("/runs?compare=gone")).text();
+  assertStringIncludes(gone, "There is nothing to compare");
 });
 
 Deno.test("without results pages show the command that makes them", async () => {
@@ -141,12 +143,41 @@ Deno.test("the gallery stands in for results, and a damaged index is told", asyn
     await Deno.mkdir(options.results);
     await Deno.writeTextFile(join(options.results, "index.json"), "{");
     const damaged = await openSite(options);
-    for (const path of ["/", "/experiments"]) {
+    const statuses = {
+      "/": 200,
+      "/experiments": 200,
+      "/experiments/fig-3": 500,
+      "/api/results": 500,
+    };
+    for (const [path, status] of Object.entries(statuses)) {
       const response = await damaged(path);
-      assertEquals(response.status, 200);
-      assertStringIncludes(await response.text(), "the file is damaged");
+      assertEquals(response.status, status, path);
+      assertStringIncludes(await response.text(), "the file is damaged", path);
     }
     assertEquals((await damaged("/runs")).status, 200);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("the headline figure is shown before there are results", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const runs = join(folder, "runs");
+    await writeRunFolder(join(runs, "headline"), {
+      id: "headline-1",
+      command: "headline",
+      files: [{ path: "figure.png", kind: "figure", label: "The paper" }],
+    });
+    const none = join(folder, "none");
+    const get = await openSite({
+      ...{ runs, results: none, gallery: none, weights: none },
+    });
+    const html = await (await get("/")).text();
+    assertStringIncludes(
+      html,
+      `<img src="/api/runs/headline-1/files/figure.png" alt="The paper"`,
+    );
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
@@ -430,6 +461,7 @@ Deno.test("models show accuracies with intervals, sanity checks and provenance",
       "10,000, none",
       "/api/models/tiny-robust/pgd-step.onnx",
       "the file is too short",
+      `deno task evaluate --model ${join(folders.runs, "robust")}`,
     ]
   ) assertStringIncludes(html.replaceAll("<!-- -->", ""), part);
 });

@@ -1,6 +1,9 @@
-import { assertAlmostEquals, assertEquals } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
+import type { Card, CardSanity, JsonObject } from "../../models/mod.ts";
 import type { RunFile } from "../../robust/results.ts";
+import { sanityOf } from "../../web/accuracies.ts";
 import { figuresOf, frameAt } from "../../web/figure.ts";
+import { hasWords } from "../../web/filter.ts";
 import {
   bytes,
   duration,
@@ -10,8 +13,11 @@ import {
   short,
   time,
 } from "../../web/format.ts";
+import type { SiteRun } from "../../web/library.ts";
 import { curveOf } from "../../web/pages.ts";
+import { pairOf } from "../../web/playground/partners.ts";
 import { policy, secured } from "../../web/security.ts";
+import { TINY } from "./_site.ts";
 
 function tile(
   path: string,
@@ -144,4 +150,54 @@ Deno.test("secured() admits the nonce of Fresh's own script", async () => {
   });
   const { headers } = await secured(page);
   assertEquals(headers.get("content-security-policy"), policy("aB3+/="));
+});
+
+Deno.test("pairOf() prefers a partner of the same architecture", () => {
+  const model = (key: string, architecture: string, epsilon: number) => ({
+    ...{ key, label: key, architecture, epsilon, dataset: "cifar10" },
+    ...{ imageSize: 32, classes: [], norm: null, clean: null, size: 0 },
+  });
+  const judge = model("judge", "resnet10", 0);
+  const robust = model("robust", "resnet18", 0.5);
+  const standard = model("standard", "resnet18", 0);
+  const other = { ...standard, key: "other", dataset: "shapes" };
+  assertEquals(pairOf([judge, other, robust, standard]), [robust, standard]);
+  assertEquals(pairOf([judge, other, robust]), [robust, judge]);
+  assertEquals(pairOf([other, robust]), [other, undefined]);
+});
+
+Deno.test("hasWords() finds all words in any order and case", () => {
+  assert(hasWords("runs/robust CIFAR10", " cifar10 Robust "));
+  assert(hasWords("anything", ""));
+  assert(!hasWords("runs/robust", "robust standard"));
+});
+
+Deno.test("sanityOf() takes the card's checklist, else one that a run made", () => {
+  const sanity: CardSanity = {
+    ...{ images: 100, norm: "l2" as const, epsilon: 0.5, steps: 20 },
+    checks: [{ name: "larger-epsilon", passed: true, detail: "59% to 31%" }],
+  };
+  const evaluated = (sha256: string, found: object): SiteRun => ({
+    ...{ key: "a", root: "runs", folder: "runs/a", path: "runs/a" },
+    modified: 0,
+    run: {
+      ...{ schemaVersion: 1, id: "a", command: "evaluate", flags: {}, seed: 0 },
+      ...{ provider: "cpu", versions: {}, startedAt: "", seconds: 1 },
+      ...{ argv: [], files: [], metrics: { sanity: found as JsonObject } },
+      weights: [{ role: "model", path: "model.safetensors", sha256 }],
+    },
+  });
+  const model = (card: Partial<Card>) => ({
+    ...{ key: "m", path: "m.safetensors", size: 1, modified: 0 },
+    card: { ...TINY, weightsSha256: "ours", ...card },
+  });
+  const runs = [
+    evaluated("other", { ...sanity, images: 1 }),
+    evaluated("ours", { images: 2 }),
+    evaluated("ours", sanity),
+  ];
+  assertEquals(sanityOf(model({}), runs), sanity);
+  assertEquals(sanityOf(model({}), runs.slice(0, 2)), null);
+  const own = { ...sanity, images: 7 };
+  assertEquals(sanityOf(model({ sanity: own }), runs), own);
 });

@@ -178,7 +178,11 @@ export class Engine {
           (_, i) => predictionOf(rows(logits, i, i + 1).data, card.classes),
         ),
         rank: isFeature ? rankOf(representation.data, coordinate) : null,
-        moved: distance(rows(images, 0, 1).data, rows(center, 0, 1).data),
+        moved: Array.from(
+          { length: n },
+          (_, i) =>
+            distance(rows(images, i, i + 1).data, rows(center, i, i + 1).data),
+        ),
       });
     }
     return reports;

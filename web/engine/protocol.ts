@@ -38,7 +38,7 @@ export interface Task extends Steering {
 export type Request =
   | { readonly type: "open"; readonly provider: "wasm" | "webgpu" | "auto" }
   | { readonly type: "load"; readonly key: string; readonly url: string }
-  | { readonly type: "start"; readonly task: Task }
+  | { readonly type: "start"; readonly id: number; readonly task: Task }
   | { readonly type: "run"; readonly steps: number | null }
   | { readonly type: "pause" }
   | { readonly type: "steer"; readonly steering: Steering };
@@ -61,10 +61,10 @@ export interface Progress {
   /** RGBA of each picture, as it is now. */
   readonly pixels: readonly Uint8ClampedArray<ArrayBuffer>[];
   readonly predictions: readonly Prediction[];
-  /** Place of the feature among all, 1 being the largest, by picture. */
+  /** Place of the feature among all, 1 being the largest. */
   readonly rank: number | null;
-  /** Length of the change from the start, of the first picture. */
-  readonly moved: number;
+  /** Length of the change from the start, by picture. */
+  readonly moved: readonly number[];
 }
 
 /** From the engine. */
@@ -90,7 +90,12 @@ export type Reply =
     readonly representationSize: number;
   }
   | { readonly type: "started" }
-  | { readonly type: "progress"; readonly progress: readonly Progress[] }
+  | {
+    readonly type: "progress";
+    /** Of the task. */
+    readonly id: number;
+    readonly progress: readonly Progress[];
+  }
   | {
     readonly type: "paused";
     readonly reason: "asked" | "done" | "largest";

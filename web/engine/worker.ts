@@ -23,6 +23,8 @@ const scope = globalThis as unknown as Scope;
 let engine: Engine;
 /** Grows with each request that ends what is running. */
 let generation = 0;
+/** Of the task at hand. */
+let id = 0;
 /** Whether to stop once the feature is the largest (paper, 4.2.1). */
 let stopsAtLargest = false;
 
@@ -61,6 +63,7 @@ async function handle(request: Request, own: number): Promise<void> {
       return await load(request.key, request.url);
     case "start":
       measured = null;
+      id = request.id;
       stopsAtLargest = request.task.mode === "add";
       send(await engine.start(request.task));
       return scope.postMessage({ type: "started" });
@@ -162,5 +165,5 @@ function send(progress: readonly Progress[]): void {
   const transfer = progress.flatMap(({ pixels }) =>
     pixels.map(({ buffer }) => buffer)
   );
-  scope.postMessage({ type: "progress", progress }, transfer);
+  scope.postMessage({ type: "progress", id, progress }, transfer);
 }

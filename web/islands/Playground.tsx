@@ -1,23 +1,30 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
-import { Chart, type Series } from "../components/Chart.tsx";
+import { Chart } from "../components/Chart.tsx";
+import { EngineStatus } from "../components/EngineStatus.tsx";
+import { ModelSelect } from "../components/ModelSelect.tsx";
+import { NumberField } from "../components/NumberField.tsx";
+import { Output } from "../components/Output.tsx";
+import { PicturePicker } from "../components/PicturePicker.tsx";
 import type { Mode, Progress, Start } from "../engine/protocol.ts";
-import { bytes, percent, short } from "../format.ts";
+import { short } from "../format.ts";
 import { link, modelFile } from "../link.ts";
 import { EngineClient, type EngineState } from "../playground/client.ts";
-import { pictureOf, pngOf } from "../playground/pictures.ts";
+import {
+  type Curves,
+  extended,
+  lastOf,
+  linesOf,
+  NO_CURVES,
+} from "../playground/curves.ts";
+import { pairOf, partnerOf } from "../playground/partners.ts";
+import { pictureOf } from "../playground/pictures.ts";
 import type { Sample } from "../samples.ts";
 import type { ModelSummary } from "../views.ts";
 
 interface Props {
   readonly models: readonly ModelSummary[];
   readonly samples: readonly Sample[];
-}
-
-/** A picture that was chosen: where it is, and what it is called. */
-interface Chosen {
-  readonly label: string;
-  readonly url: string;
 }
 
 type Wanted = "auto" | "webgpu" | "wasm";
@@ -49,20 +56,20 @@ const FRAMES = 7;
 export default function Playground({ models, samples }: Props) {
   const [robust, standard] = pairOf(models);
   const mode = useSignal<Mode>("invert");
-  const first = useSignal<Chosen>(samples[0]);
-  const second = useSignal<Chosen>(samples[1] ?? samples[0]);
+  const first = useSignal<Sample>(samples[0]);
+  const second = useSignal<Sample>(samples[1] ?? samples[0]);
   const left = useSignal(robust.key);
   const right = useSignal(standard?.key ?? "");
   const start = useSignal<Start>("noise");
   const seed = useSignal(0);
-  const stepSize = useSignal(robust.imageSize <= 64 ? 0.1 : 1);
+  const stepSize = useSignal(usualStep(robust));
   const radius = useSignal(1000);
   const coordinate = useSignal(0);
   const frame = useSignal(Math.floor(FRAMES / 2));
   const wanted = useSignal<Wanted>("auto");
   const state = useSignal<EngineState>({ phase: "idle" });
   const results = useSignal<readonly Progress[]>([]);
-  const curves = useSignal<Curves>({ steps: [], lines: {} });
+  const curves = useSignal<Curves>(NO_CURVES);
   const message = useSignal("");
   const client = useRef<EngineClient | null>(null);
 
@@ -71,12 +78,11 @@ export default function Playground({ models, samples }: Props) {
     const asked = models.find((model) => model.key === key);
     if (asked) {
       left.value = asked.key;
-      const partner = models.find(({ key, dataset, epsilon }) =>
-        key !== asked.key && dataset === asked.dataset &&
-        (epsilon > 0) !== (asked.epsilon > 0)
-      );
-      right.value = partner?.key ?? "";
+      stepSize.value = usualStep(asked);
+      right.value = partnerOf(asked, models)?.key ?? "";
     }
+    // The self-test runs at once, so that a start need not wait for it.
+    guarded(connect);
     return () => client.current?.close();
   }, []);
 
@@ -95,15 +101,12 @@ export default function Playground({ models, samples }: Props) {
 
   /** Whatever the task depends on has changed: it begins anew. */
   const reset = () => {
-    client.current?.pause();
+    client.current?.stop();
     results.value = [];
-    curves.value = { steps: [], lines: {} };
-    if (state.peek().phase !== "idle") {
-      state.value = { ...state.peek(), phase: "idle" };
-    }
+    curves.value = NO_CURVES;
   };
 
-  const prepare = async (): Promise<EngineClient> => {
+  const connect = async (): Promise<EngineClient> => {
     client.current ??= new EngineClient(link("/vendor/"), {
       onState: (next) => state.value = next,
       onProgress: (progress) => {
@@ -113,11 +116,15 @@ export default function Playground({ models, samples }: Props) {
     });
     const engine = client.current;
     await engine.open(wanted.value);
+    return engine;
+  };
+  const prepare = async (): Promise<EngineClient> => {
+    const engine = await connect();
     for (const { key } of chosen) {
       await engine.load(key, link(modelFile(key, "model.safetensors")));
     }
-    if (results.peek().length === 0 || !engine.hasTask) {
-      curves.value = { steps: [], lines: {} };
+    if (!engine.hasTask) {
+      curves.value = NO_CURVES;
       const urls = [first.value, second.value].map(({ url }) => url);
       const pictures = await Promise.all(
         urls.map((url) => pictureOf(link(url), size)),
@@ -137,15 +144,17 @@ export default function Playground({ models, samples }: Props) {
     }
     return engine;
   };
-  const go = async (steps: number | null) => {
+  const guarded = async (work: () => Promise<unknown>) => {
     message.value = "";
     try {
-      (await prepare()).run(steps);
+      await work();
     } catch (error) {
       message.value = error instanceof Error ? error.message : String(error);
       state.value = { ...state.peek(), phase: "idle" };
     }
   };
+  const go = (steps: number | null) =>
+    guarded(async () => (await prepare()).run(steps));
   const steer = () =>
     client.current?.steer({ stepSize: stepSize.value, radius: radius.value });
 
@@ -163,7 +172,7 @@ export default function Playground({ models, samples }: Props) {
         `or JPEG file`;
     }
   };
-  const pick = (target: typeof first) => (sample: Chosen) => {
+  const pick = (target: typeof first) => (sample: Sample) => {
     target.value = sample;
     reset();
   };
@@ -242,6 +251,7 @@ export default function Playground({ models, samples }: Props) {
                 name="model"
                 models={models}
                 value={left}
+                disabled={phase === "loading"}
                 onPick={reset}
               />
             </label>
@@ -251,6 +261,7 @@ export default function Playground({ models, samples }: Props) {
                 name="beside"
                 models={models}
                 value={right}
+                disabled={phase === "loading"}
                 onPick={reset}
                 none
               />
@@ -315,7 +326,7 @@ export default function Playground({ models, samples }: Props) {
                   reset();
                   client.current?.close();
                   client.current = null;
-                  state.value = { phase: "idle" };
+                  guarded(connect);
                 }}
               >
                 <option value="auto">what is fastest</option>
@@ -365,7 +376,7 @@ export default function Playground({ models, samples }: Props) {
               Reset
             </button>
           </div>
-          <Status state={state.value} message={message.value} />
+          <EngineStatus state={state.value} message={message.value} />
           {mismatch && (
             <p class="notice bad">
               The two networks see pictures of different sizes; choose two of
@@ -431,304 +442,7 @@ export default function Playground({ models, samples }: Props) {
   );
 }
 
-function PicturePicker(
-  { legend, name, samples, chosen, hidden, onPick, onFile }: {
-    readonly legend: string;
-    readonly name: string;
-    readonly samples: readonly Sample[];
-    readonly chosen: Chosen;
-    readonly hidden?: boolean;
-    readonly onPick: (sample: Chosen) => void;
-    readonly onFile: (file: File | undefined) => void;
-  },
-) {
-  const over = useSignal(false);
-  if (hidden) return null;
-  const isOwn = !samples.some(({ url }) => url === chosen.url);
-  return (
-    <fieldset
-      class={`pictures${over.value ? " over" : ""}`}
-      onDragOver={(event) => {
-        event.preventDefault();
-        over.value = true;
-      }}
-      onDragLeave={() => over.value = false}
-      onDrop={(event) => {
-        event.preventDefault();
-        over.value = false;
-        onFile(event.dataTransfer?.files[0]);
-      }}
-    >
-      <legend>{legend}</legend>
-      <div class="thumbs">
-        {[...(isOwn ? [chosen] : []), ...samples].map((sample) => (
-          <label key={sample.url} title={sample.label}>
-            <input
-              type="radio"
-              name={name}
-              checked={sample.url === chosen.url}
-              onChange={() =>
-                onPick(sample)}
-            />
-            <img
-              src={link(sample.url)}
-              alt={sample.label}
-              width="40"
-              height="40"
-            />
-          </label>
-        ))}
-      </div>
-      <label class="file">
-        <input
-          type="file"
-          accept="image/*"
-          onChange={({ currentTarget }) => onFile(currentTarget.files?.[0])}
-        />
-        <span>Choose a picture, or drop one here</span>
-      </label>
-    </fieldset>
-  );
-}
-
-function ModelSelect(
-  { name, models, value, none, onPick }: {
-    readonly name: string;
-    readonly models: readonly ModelSummary[];
-    readonly value: { value: string };
-    readonly none?: boolean;
-    readonly onPick: () => void;
-  },
-) {
-  return (
-    <select
-      name={name}
-      value={value.value}
-      onChange={({ currentTarget }) => {
-        value.value = currentTarget.value;
-        onPick();
-      }}
-    >
-      {none && <option value="">none</option>}
-      {models.map(({ key, label }) => (
-        <option key={key} value={key}>{label}</option>
-      ))}
-    </select>
-  );
-}
-
-function NumberField(
-  { label, value, min, max, step, hint, onInput }: {
-    readonly label: string;
-    readonly value: number;
-    readonly min: number;
-    readonly max: number;
-    readonly step: number | "any";
-    readonly hint?: string;
-    readonly onInput: (value: number) => void;
-  },
-) {
-  return (
-    <label class="field">
-      <span>
-        {label} {hint && <small>{hint}</small>}
-      </span>
-      <input
-        type="number"
-        value={value}
-        min={min}
-        max={max}
-        step={step}
-        onChange={({ currentTarget }) => {
-          const { valueAsNumber, validity } = currentTarget;
-          if (validity.valid && Number.isFinite(valueAsNumber)) {
-            onInput(valueAsNumber);
-          } else currentTarget.value = String(value);
-        }}
-      />
-    </label>
-  );
-}
-
-/** What computes, and how fast. */
-function Status(
-  { state, message }: { readonly state: EngineState; readonly message: string },
-) {
-  const { phase, provider, threads, deviation, note, rate, loading } = state;
-  const where = provider === "webgpu"
-    ? "WebGPU"
-    : `WebAssembly, ${threads === 1 ? "1 thread" : `${threads} threads`}`;
-  return (
-    <div class="status">
-      <p role="status">
-        {phase === "opening"
-          ? "Opening the engine and testing it …"
-          : loading
-          ? `Loading the network: ${bytes(loading.received)}${
-            loading.total ? ` of ${bytes(loading.total)}` : ""
-          }`
-          : provider
-          ? (
-            <>
-              <span class="tag good">self-test passed</span> on {where}
-              <span class="muted">
-                {` (off by ${deviation!.toExponential(0)})`}
-              </span>
-            </>
-          )
-          : "Nothing is computed yet."}
-      </p>
-      {rate !== undefined && (
-        <p class="rate">
-          <strong>{short(rate)}</strong> images/s
-        </p>
-      )}
-      {note && <p class="notice">{note}</p>}
-      {message && <p class="notice bad" role="alert">{message}</p>}
-    </div>
-  );
-}
-
-function Output(
-  { title, role = "", picture, size, progress, frame = 0, mode, loss }: {
-    readonly title: string;
-    readonly role?: string;
-    readonly picture?: Chosen;
-    readonly size: number;
-    readonly progress?: Progress;
-    readonly frame?: number;
-    readonly mode?: Mode;
-    readonly loss?: number;
-  },
-) {
-  const canvas = useRef<HTMLCanvasElement>(null);
-  const pixels = progress?.pixels[frame];
-  useEffect(() => {
-    const context = canvas.current?.getContext("2d");
-    if (!context) return;
-    if (pixels) context.putImageData(new ImageData(pixels, size, size), 0, 0);
-    else context.clearRect(0, 0, size, size);
-  }, [pixels, size]);
-  const isFeature = mode === "visualize" || mode === "add";
-  return (
-    <figure class={`output ${role}`}>
-      <figcaption>{title}</figcaption>
-      {picture ? <img src={link(picture.url)} alt={picture.label} /> : (
-        <canvas
-          ref={canvas}
-          width={size}
-          height={size}
-          role="img"
-          aria-label={`${title}: the picture so far`}
-        />
-      )}
-      {picture ? <p class="muted">{picture.label}</p> : progress
-        ? (
-          <>
-            <dl>
-              <dt>Step</dt>
-              <dd>{progress.step}</dd>
-              <dt>{isFeature ? "Feature" : "Distance"}</dt>
-              <dd data-loss={loss}>{loss === undefined ? "–" : short(loss)}</dd>
-              <dt>Moved</dt>
-              <dd>{short(progress.moved)}</dd>
-              {progress.rank !== null && (
-                <>
-                  <dt>Rank</dt>
-                  <dd>{progress.rank}</dd>
-                </>
-              )}
-            </dl>
-            <ol class="classes">
-              {progress.predictions[frame].map(({ name, probability }) => (
-                <li key={name}>
-                  <span>{name}</span>
-                  <meter min={0} max={1} value={probability}>
-                    {percent(probability, 0)}
-                  </meter>
-                  <span class="num">{percent(probability, 0)}</span>
-                </li>
-              ))}
-            </ol>
-            <button
-              type="button"
-              class="button small"
-              onClick={() => save(canvas.current!, `${title}-${progress.step}`)}
-            >
-              Save PNG
-            </button>
-          </>
-        )
-        : <p class="muted">not started</p>}
-    </figure>
-  );
-}
-
-async function save(canvas: HTMLCanvasElement, name: string): Promise<void> {
-  const url = URL.createObjectURL(await pngOf(canvas));
-  const anchor = document.createElement("a");
-  anchor.href = url;
-  anchor.download = `${name.toLowerCase()}.png`;
-  anchor.click();
-  URL.revokeObjectURL(url);
-}
-
-/** Objective by step, for each network. */
-interface Curves {
-  readonly steps: readonly number[];
-  readonly lines: Readonly<Record<string, readonly (number | null)[]>>;
-}
-
-/** Adds what networks report; a chart needs one list of steps. */
-function extended(curves: Curves, progress: readonly Progress[]): Curves {
-  const steps = [...curves.steps];
-  const lines: Record<string, (number | null)[]> = {};
-  for (const { curve } of progress) {
-    for (const { step } of curve) {
-      if (step > (steps.at(-1) ?? -1)) steps.push(step);
-    }
-  }
-  const at = new Map(steps.map((step, i) => [step, i]));
-  for (const { model, curve } of progress) {
-    const line = steps.map((_, i) => curves.lines[model]?.[i] ?? null);
-    for (const { step, losses } of curve) {
-      const mean = losses.reduce((a, b) => a + b, 0) / losses.length;
-      line[at.get(step)!] = mean;
-    }
-    lines[model] = line;
-  }
-  return { steps, lines };
-}
-
-function lastOf({ lines }: Curves, model: string): number | undefined {
-  return lines[model]?.findLast((value) => value !== null) ?? undefined;
-}
-
-function linesOf(
-  { lines }: Curves,
-  models: readonly ModelSummary[],
-): Series[] {
-  const roles = models.map(({ epsilon }) =>
-    epsilon > 0 ? "robust" : "standard"
-  );
-  const isSame = roles[0] === roles[1];
-  return models.filter(({ key }) => lines[key]).map(({ key }, i) => ({
-    label: isSame ? key : roles[i],
-    colour: isSame ? `run-${i}` : roles[i],
-    values: lines[key],
-  }));
-}
-
-/** A robust network and a standard one of the same data, if there are. */
-function pairOf(
-  models: readonly ModelSummary[],
-): [ModelSummary, ModelSummary | undefined] {
-  for (const robust of models.filter(({ epsilon }) => epsilon > 0)) {
-    const standard = models.find(({ epsilon, dataset, imageSize }) =>
-      epsilon === 0 && dataset === robust.dataset &&
-      imageSize === robust.imageSize
-    );
-    if (standard) return [robust, standard];
-  }
-  return [models[0], undefined];
+/** A step that shows in the picture, and does not tear it. */
+function usualStep({ imageSize }: ModelSummary): number {
+  return imageSize <= 64 ? 0.1 : 1;
 }

@@ -2,6 +2,7 @@ import { useComputed, useSignal, useSignalEffect } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { Chart, type Series } from "../components/Chart.tsx";
 import { epochsOf, type EpochView } from "../epochs.ts";
+import { MOST_COMPARED } from "../filter.ts";
 import { percent, short } from "../format.ts";
 import { link, runPage, runRecord } from "../link.ts";
 
@@ -35,9 +36,11 @@ export default function RunCurves({ runs: given, followsAddress }: Props) {
     const keys = new URLSearchParams(location.search).getAll("compare");
     const known = new Set(given.map(({ key }) => key));
     if (keys.length === 0 || keys.every((key) => known.has(key))) return;
-    Promise.all(keys.slice(0, 12).map((key) => load(key))).then((loaded) => {
-      runs.value = loaded.filter((run) => run !== null);
-    });
+    Promise.all(keys.slice(0, MOST_COMPARED).map((key) => load(key))).then(
+      (loaded) => {
+        runs.value = loaded.filter((run) => run !== null);
+      },
+    );
   }, []);
 
   useSignalEffect(() => {

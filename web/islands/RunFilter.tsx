@@ -1,5 +1,6 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
+import { hasWords } from "../filter.ts";
 
 interface Props {
   readonly commands: readonly string[];
@@ -17,11 +18,9 @@ export default function RunFilter(props: Props) {
   const shown = useSignal(props.shown);
 
   useEffect(() => {
-    const words = text.value.toLowerCase().split(/\s+/).filter(Boolean);
     let count = 0;
     for (const row of document.querySelectorAll<HTMLElement>("tr[data-run]")) {
-      const content = row.textContent!.toLowerCase();
-      const fits = words.every((word) => content.includes(word)) &&
+      const fits = hasWords(row.textContent!, text.value) &&
         (!command.value || row.dataset.command === command.value);
       row.hidden = !fits;
       if (fits) count++;

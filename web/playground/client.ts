@@ -45,7 +45,11 @@ export class EngineClient {
   readonly #loaded = new Set<string>();
   /** Why WebGPU is not tried again. */
   #broken: string | null = null;
-  #hasTask = false;
+  #opening: Promise<void> | null = null;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  /** Tasks are told apart: a late message of the last one is dropped. */
+  #tasks = 0;
+  #task: number | null = null;
   #waiting: {
     readonly type: Reply["type"];
     readonly resolve: (reply: Reply) => void;
@@ -60,12 +64,19 @@ export class EngineClient {
 
   /** Whether there is something to go on with. */
   get hasTask(): boolean {
-    return this.#hasTask;
+    return this.#task !== null;
   }
 
   /** Opens an engine, unless there is one. */
-  async open(wanted: "auto" | "webgpu" | "wasm"): Promise<void> {
-    if (this.#worker) return;
+  open(wanted: "auto" | "webgpu" | "wasm"): Promise<void> {
+    this.#opening ??= this.#open(wanted).catch((error) => {
+      this.close();
+      throw error;
+    });
+    return this.#opening;
+  }
+
+  async #open(wanted: "auto" | "webgpu" | "wasm"): Promise<void> {
     this.#set({ phase: "opening" });
     if (wanted === "wasm") return await this.#try("engine-wasm.js", wanted);
     if (this.#broken === null) {
@@ -73,7 +84,7 @@ export class EngineClient {
         return await this.#try("engine-webgpu.js", wanted);
       } catch (error) {
         this.#broken = (error as Error).message;
-        this.close();
+        this.#worker?.terminate();
       }
     }
     const note = `Computing on WebAssembly, not WebGPU: ${this.#broken}.`;
@@ -93,8 +104,9 @@ export class EngineClient {
   }
 
   async start(task: Task): Promise<void> {
-    await this.#ask({ type: "start", task }, "started");
-    this.#hasTask = true;
+    const id = ++this.#tasks;
+    this.#task = id;
+    await this.#ask({ type: "start", id, task }, "started");
   }
 
   /** Goes on for some steps, or until it is paused. */
@@ -107,6 +119,12 @@ export class EngineClient {
     this.#send({ type: "pause" });
   }
 
+  /** Ends the task. */
+  stop(): void {
+    this.pause();
+    this.#task = null;
+  }
+
   steer(steering: Steering): void {
     this.#send({ type: "steer", steering });
   }
@@ -115,8 +133,10 @@ export class EngineClient {
   close(): void {
     this.#worker?.terminate();
     this.#worker = null;
+    this.#opening = null;
+    clearTimeout(this.#timer);
     this.#loaded.clear();
-    this.#hasTask = false;
+    this.#task = null;
     this.#waiting = null;
   }
 
@@ -131,9 +151,9 @@ export class EngineClient {
     worker.onmessage = ({ data }) => this.#hear(data);
     worker.onerror = (event) =>
       this.#fail(event.message || "its script cannot be loaded");
-    const timer = setTimeout(() => this.#fail("it does not answer"), OPEN_MS);
+    this.#timer = setTimeout(() => this.#fail("it does not answer"), OPEN_MS);
     const reply = await this.#ask({ type: "open", provider }, "opened")
-      .finally(() => clearTimeout(timer));
+      .finally(() => clearTimeout(this.#timer));
     if (reply.type !== "opened") return;
     const { threads, deviation } = reply;
     this.#set({
@@ -155,6 +175,7 @@ export class EngineClient {
       case "loading":
         return this.#set({ ...this.#state, loading: reply });
       case "progress":
+        if (reply.id !== this.#task) return;
         return this.#listeners.onProgress(reply.progress);
       case "rate":
         return this.#set({ ...this.#state, rate: reply.rate });
@@ -171,6 +192,7 @@ export class EngineClient {
   #fail(message: string): void {
     const waiting = this.#waiting;
     this.#waiting = null;
+    this.#task = null;
     if (waiting) return waiting.reject(new Error(message));
     // A device may be lost at any time.
     if (this.#state.provider === "webgpu") {

@@ -1,16 +1,24 @@
 import { HttpError } from "fresh";
 import { Head } from "fresh/runtime";
 import { secured } from "../security.ts";
-import { define } from "../utils.ts";
+import { define, statusOf } from "../utils.ts";
 
 /** Renders every error, with the headers that middlewares cannot add here. */
 export const handler = define.handlers(async (ctx) => {
-  const status = ctx.error instanceof HttpError ? ctx.error.status : 500;
-  const page = <ErrorPage status={status} path={ctx.url.pathname} />;
+  const { error, url: { pathname } } = ctx;
+  const status = statusOf(error);
+  const message = error instanceof HttpError ? error.message : "";
+  const page = <ErrorPage status={status} path={pathname} message={message} />;
   return await secured(await ctx.render(page, { status }));
 });
 
-function ErrorPage({ status, path }: { status: number; path: string }) {
+function ErrorPage(
+  { status, path, message }: {
+    readonly status: number;
+    readonly path: string;
+    readonly message: string;
+  },
+) {
   const title = status === 404 ? "Nothing here" : "Something went wrong";
   const shown = path.length > 80 ? `${path.slice(0, 80)}…` : path;
   return (
@@ -28,7 +36,7 @@ function ErrorPage({ status, path }: { status: number; path: string }) {
             since the link was made.
           </p>
         )
-        : <p>The server could not answer; its log says why.</p>}
+        : <p>{message || "The server could not answer; its log says why."}</p>}
       <p>
         <a class="button" href="/">Back to the start</a>
       </p>

@@ -2,19 +2,19 @@ import { page } from "fresh";
 import { Empty } from "../components/Empty.tsx";
 import { ResultCards } from "../components/ResultCards.tsx";
 import Figure from "../islands/Figure.tsx";
-import { resultsOf, teaserOf } from "../pages.ts";
+import { WholeFigure } from "../components/WholeFigure.tsx";
+import { firstPageOf, resultsOf } from "../pages.ts";
 import { define } from "../utils.ts";
 
 export const handler = define.handlers({
   GET: async ({ state: { library } }) => {
     const results = await resultsOf(library);
-    const teaser = await teaserOf(library, results);
-    return page({ results, teaser });
+    return page({ results, ...await firstPageOf(library, results) });
   },
 });
 
 export default define.page<typeof handler>(
-  ({ data: { results: { entries, error }, teaser } }) => (
+  ({ data: { results: { entries, error }, teaser, headline } }) => (
     <>
       <section class="hero">
         <h1>What a network trained against small perturbations sees</h1>
@@ -45,18 +45,7 @@ export default define.page<typeof handler>(
           />
         </section>
       )}
-      {teaser?.headline && (
-        <figure class="headline">
-          <a href={teaser.headline.src}>
-            <img
-              src={teaser.headline.src}
-              alt={teaser.headline.alt}
-              loading="lazy"
-            />
-          </a>
-          <figcaption>{teaser.headline.alt}</figcaption>
-        </figure>
-      )}
+      {headline && <WholeFigure {...headline} caption={headline.alt} />}
       {error && <p class="notice bad" role="alert">{error}</p>}
       {entries.length > 0
         ? (

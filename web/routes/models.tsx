@@ -1,10 +1,11 @@
+import { dirname } from "node:path";
 import type { CardSanity } from "../../models/mod.ts";
 import { page } from "fresh";
 import { Head } from "fresh/runtime";
 import { Empty } from "../components/Empty.tsx";
 import { IntervalBar } from "../components/NumbersTable.tsx";
-import { accuraciesOf, type Accuracy } from "../accuracies.ts";
-import { bytes, duration, percent, short, time } from "../format.ts";
+import { accuraciesOf, type Accuracy, sanityOf } from "../accuracies.ts";
+import { bytes, duration, percent, quoted, short, time } from "../format.ts";
 import { GRAPHS } from "../graphs.ts";
 import type { SiteModel } from "../library.ts";
 import { modelFile, runPage } from "../link.ts";
@@ -17,6 +18,7 @@ export const handler = define.handlers({
     return page(models.map((model) => ({
       model,
       accuracies: accuraciesOf(model, runs),
+      sanity: sanityOf(model, runs),
     })));
   },
 });
@@ -42,9 +44,10 @@ export default define.page<typeof handler>(({ data: models }) => (
 ));
 
 function ModelCard(
-  { model, accuracies }: {
+  { model, accuracies, sanity }: {
     readonly model: SiteModel;
     readonly accuracies: readonly Accuracy[];
+    readonly sanity: CardSanity | null;
   },
 ) {
   const { key, card, error, size, run } = model;
@@ -57,7 +60,9 @@ function ModelCard(
     );
   }
   const { attack } = card;
-  const { sanity, training, data, extra = {} } = card;
+  const name = run ? dirname(model.path) : key;
+  const evaluation = `deno task evaluate --model ${quoted(name)}`;
+  const { training, data, extra = {} } = card;
   return (
     <section class="model" aria-labelledby={`m-${key}`}>
       <header>
@@ -74,7 +79,7 @@ function ModelCard(
           {accuracies.length === 0
             ? (
               <p class="muted">
-                Not measured yet: <code>deno task evaluate --model …</code>
+                Not measured yet: <code>{evaluation}</code>
               </p>
             )
             : (
@@ -113,6 +118,14 @@ function ModelCard(
               </div>
             )}
           {sanity && <Sanity sanity={sanity} />}
+          {!sanity && attack && (
+            <>
+              <h3>Sanity checks</h3>
+              <p class="muted">
+                Not made yet: <code>{evaluation} --sanity</code>
+              </p>
+            </>
+          )}
         </div>
         <div>
           <h3>Provenance</h3>

@@ -1,12 +1,14 @@
 import { signal } from "@preact/signals";
 import { HttpError, page } from "fresh";
 import { Head } from "fresh/runtime";
+import { FileList } from "../../components/FileList.tsx";
 import { NumbersTable } from "../../components/NumbersTable.tsx";
+import { Origin } from "../../components/Origin.tsx";
 import { Recipe } from "../../components/Recipe.tsx";
 import { Verdict } from "../../components/Verdict.tsx";
+import { WholeFigure } from "../../components/WholeFigure.tsx";
 import Figure from "../../islands/Figure.tsx";
 import RadiusCurve from "../../islands/RadiusCurve.tsx";
-import { runFile } from "../../link.ts";
 import { resultOf } from "../../pages.ts";
 import { define } from "../../utils.ts";
 
@@ -63,34 +65,17 @@ export default define.page<typeof handler>(({ data }) => {
       {figures.length > 0 && picture && (
         <details class="whole">
           <summary>The figure as one image</summary>
-          <a href={picture}>
-            <img src={picture} alt={entry.title} loading="lazy" />
-          </a>
+          <WholeFigure src={picture} alt={entry.title} />
         </details>
       )}
       {figures.length === 0 && picture && (
-        <figure class="headline">
-          <a href={picture}>
-            <img src={picture} alt={entry.title} />
-          </a>
-        </figure>
+        <WholeFigure src={picture} alt={entry.title} />
       )}
       <section aria-labelledby="recipe">
         <h2 id="recipe">Recipe</h2>
         <Recipe command={entry.command} {...(run ? { run } : {})} />
-        {run && files.length > 0 && (
-          <details>
-            <summary>All {files.length} files</summary>
-            <ul class="files">
-              {files.map(({ path, label }) => (
-                <li key={path}>
-                  <a href={runFile(run, path)}>{path}</a> {label !== path &&
-                    <span class="muted">{label}</span>}
-                </li>
-              ))}
-            </ul>
-          </details>
-        )}
+        {run && <FileList run={run} files={files} />}
+        <Origin {...data.origin} />
       </section>
       <nav class="pager" aria-label="Results">
         {data.previous && (

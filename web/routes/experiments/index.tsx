@@ -1,8 +1,8 @@
 import { page } from "fresh";
 import { Head } from "fresh/runtime";
 import { Empty } from "../../components/Empty.tsx";
+import { Origin } from "../../components/Origin.tsx";
 import { ResultCards } from "../../components/ResultCards.tsx";
-import { time } from "../../format.ts";
 import { resultsOf } from "../../pages.ts";
 import { define } from "../../utils.ts";
 
@@ -11,7 +11,7 @@ export const handler = define.handlers({
 });
 
 export default define.page<typeof handler>(
-  ({ data: { entries, quick, created, isGallery, error } }) => (
+  ({ data: { entries, error, ...origin } }) => (
     <>
       <Head>
         <title>Experiments · robust-reps</title>
@@ -25,13 +25,7 @@ export default define.page<typeof handler>(
       {entries.length > 0
         ? (
           <>
-            <p class="muted">
-              {isGallery
-                ? "The reference gallery that comes with the project. "
-                : "Your own results. "}
-              {quick && "Made with fewer pictures and steps (--quick). "}
-              {created && `Made on ${time(created)} UTC.`}
-            </p>
+            <Origin {...origin} />
             <ResultCards entries={entries} level={2} />
           </>
         )

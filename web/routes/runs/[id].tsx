@@ -1,6 +1,8 @@
 import { HttpError, page } from "fresh";
 import { Head } from "fresh/runtime";
+import { FileList } from "../../components/FileList.tsx";
 import { Recipe } from "../../components/Recipe.tsx";
+import { WholeFigure } from "../../components/WholeFigure.tsx";
 import { figuresOf } from "../../figure.ts";
 import { duration, time } from "../../format.ts";
 import Figure from "../../islands/Figure.tsx";
@@ -65,11 +67,7 @@ export default define.page<typeof handler>(({ data: { item, summary } }) => {
         />
       ))}
       {figures.length === 0 && whole && (
-        <figure class="headline">
-          <a href={runFile(key, whole)}>
-            <img src={runFile(key, whole)} alt="Figure of this run" />
-          </a>
-        </figure>
+        <WholeFigure src={runFile(key, whole)} alt="Figure of this run" />
       )}
       <section aria-labelledby="recipe">
         <h2 id="recipe">Recipe</h2>
@@ -104,23 +102,7 @@ export default define.page<typeof handler>(({ data: { item, summary } }) => {
             </>
           ))}
         </dl>
-        {run.files.length > 0 && (
-          <details>
-            <summary>
-              {run.files.length === 1
-                ? "One file"
-                : `${run.files.length} files`}
-            </summary>
-            <ul class="files">
-              {run.files.map(({ path, label }) => (
-                <li key={path}>
-                  <a href={runFile(key, path)}>{path}</a>{" "}
-                  <span class="muted">{label}</span>
-                </li>
-              ))}
-            </ul>
-          </details>
-        )}
+        <FileList run={key} files={run.files} />
         <details>
           <summary>Metrics</summary>
           <pre tabIndex={0} aria-label="Metrics"><code>{

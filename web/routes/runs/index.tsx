@@ -1,16 +1,14 @@
 import { page } from "fresh";
 import { Head } from "fresh/runtime";
 import { Empty } from "../../components/Empty.tsx";
+import { hasWords, MOST_COMPARED } from "../../filter.ts";
 import { duration, time } from "../../format.ts";
 import RunCurves from "../../islands/RunCurves.tsx";
 import RunFilter from "../../islands/RunFilter.tsx";
 import type { SiteRun } from "../../library.ts";
 import { curveRun } from "../../training.ts";
 import { define } from "../../utils.ts";
-import { summaryOf } from "../../views.ts";
-
-/** Runs compared at most. */
-const MOST = 12;
+import { type RunSummary, summaryOf } from "../../views.ts";
 
 /** Training runs shown when none is chosen. */
 const LATEST = 2;
@@ -20,21 +18,20 @@ export const handler = define.handlers({
     const runs = await state.library.runs();
     const text = url.searchParams.get("q")?.slice(0, 200) ?? "";
     const command = url.searchParams.get("command") ?? "";
-    const chosen = new Set(url.searchParams.getAll("compare").slice(0, MOST));
+    const chosen = new Set(
+      url.searchParams.getAll("compare").slice(0, MOST_COMPARED),
+    );
     const compared = chosen.size > 0
       ? runs.filter(({ key }) => chosen.has(key))
       : runs.filter(isTraining).slice(0, LATEST);
-    const words = text.toLowerCase().split(/\s+/).filter(Boolean);
-    const all = runs.map(summaryOf);
-    const shown = all.filter((run) => {
-      const content = Object.values(run).join(" ").toLowerCase();
-      return words.every((word) => content.includes(word)) &&
-        (!command || run.command === command);
-    });
+    const rows = runs.map(summaryOf).map((run) => ({
+      ...run,
+      fits: hasWords(textOf(run), text) &&
+        (!command || run.command === command),
+    }));
     return page({
-      runs: shown,
-      total: all.length,
-      commands: [...new Set(all.map((run) => run.command))].sort(),
+      rows,
+      commands: [...new Set(rows.map((run) => run.command))].sort(),
       text,
       command,
       chosen,
@@ -47,14 +44,31 @@ function isTraining({ run }: SiteRun): boolean {
   return run?.command === "train";
 }
 
+/** What a row says of a run. */
+function textOf(run: RunSummary): string {
+  const { key, state, folder, dataset, error, numbers } = run;
+  return [
+    ...[key, state === "finished" ? "" : state, folder, dataset],
+    ...[error ?? numbers, startOf(run), lengthOf(run)],
+  ].join(" ");
+}
+
+function startOf({ startedAt }: RunSummary): string {
+  return startedAt && time(startedAt);
+}
+
+function lengthOf({ seconds }: RunSummary): string {
+  return seconds > 0 ? duration(seconds) : "";
+}
+
 export default define.page<typeof handler>(({ data }) => {
-  const { runs, total, commands, text, command, chosen, compared } = data;
+  const { rows, commands, text, command, chosen, compared } = data;
   const title = (
     <Head>
       <title>Runs · robust-reps</title>
     </Head>
   );
-  if (total === 0) {
+  if (rows.length === 0) {
     return (
       <>
         {title}
@@ -80,14 +94,20 @@ export default define.page<typeof handler>(({ data }) => {
           <RunCurves runs={compared} followsAddress />
         </section>
       )}
+      {chosen.size > 0 && compared.length === 0 && (
+        <p class="notice">
+          There is nothing to compare: the runs asked for are no training runs,
+          or not here anymore.
+        </p>
+      )}
       <section aria-labelledby="all">
         <h2 id="all">All runs</h2>
         <RunFilter
           commands={commands}
           text={text}
           command={command}
-          total={total}
-          shown={runs.length}
+          total={rows.length}
+          shown={rows.filter(({ fits }) => fits).length}
         />
         <form method="get" action="">
           <div
@@ -110,12 +130,13 @@ export default define.page<typeof handler>(({ data }) => {
                 </tr>
               </thead>
               <tbody>
-                {runs.map((run) => (
+                {rows.map((run) => (
                   <tr
                     key={run.key}
                     data-run={run.key}
                     data-command={run.command}
                     class={run.state}
+                    hidden={!run.fits}
                   >
                     <td>
                       {run.command === "train" && (
@@ -139,22 +160,22 @@ export default define.page<typeof handler>(({ data }) => {
                     <td>{run.error ?? run.numbers}</td>
                     <td class="nowrap">
                       {run.startedAt && (
-                        <time dateTime={run.startedAt}>
-                          {time(run.startedAt)}
-                        </time>
+                        <time dateTime={run.startedAt}>{startOf(run)}</time>
                       )}
                     </td>
-                    <td class="num nowrap">
-                      {run.seconds > 0 ? duration(run.seconds) : ""}
-                    </td>
+                    <td class="num nowrap">{lengthOf(run)}</td>
                   </tr>
                 ))}
               </tbody>
             </table>
           </div>
-          <p class="after-table">
-            <button type="submit" class="button">Compare training runs</button>
-          </p>
+          {commands.includes("train") && (
+            <p class="after-table">
+              <button type="submit" class="button">
+                Compare training runs
+              </button>
+            </p>
+          )}
         </form>
       </section>
     </>

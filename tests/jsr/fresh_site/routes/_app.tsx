@@ -11,8 +11,11 @@ export default function App({ Component, url }: PageProps) {
         <nav>
           <a href="/nested">nested</a>
           <a href="/">home</a>
+          <a href="#main">skip</a>
         </nav>
-        <Component />
+        <main>
+          <Component />
+        </main>
       </body>
     </html>
   );

@@ -1,9 +1,10 @@
+import { openResults } from "../../../pages.ts";
 import { define } from "../../../utils.ts";
 
 /** The index of results; null while there are none. */
 export const handler = define.handlers({
   GET: async (ctx) =>
-    ctx.json((await ctx.state.library.results())?.index ?? null, {
+    ctx.json((await openResults(ctx.state.library))?.index ?? null, {
       headers: { "cache-control": "no-cache" },
     }),
 });

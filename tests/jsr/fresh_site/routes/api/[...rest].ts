@@ -4,5 +4,5 @@ const define = createDefine();
 
 export const handler = define.handlers({
   GET: (ctx) => ctx.json(ctx.params),
-  PUT: (ctx) => ctx.text("put"),
+  PUT: (ctx) => ctx.json("put"),
 });

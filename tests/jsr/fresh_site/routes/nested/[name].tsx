@@ -1,8 +1,6 @@
 import { HttpError, type PageProps } from "fresh";
 
-export default async function Name({ params }: PageProps) {
-  await Promise.resolve();
+export default function Name({ params }: PageProps) {
   if (params.name === "teapot") throw new HttpError(418, "short and stout");
-  if (params.name === "raw") return new Response("raw");
   return <p>{params.name}</p>;
 }

@@ -1,3 +1,1 @@
-export const config = { skipInheritedLayouts: true, skipAppWrapper: true };
-
-export default () => <p>fixed</p>;
+export default () => <p>a static name</p>;

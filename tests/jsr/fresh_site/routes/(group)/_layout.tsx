@@ -1,7 +1,0 @@
-import type { PageProps } from "fresh";
-
-export default ({ Component }: PageProps) => (
-  <div class="group">
-    <Component />
-  </div>
-);

@@ -1,0 +1,5 @@
+import { createDefine } from "fresh";
+
+export const handler = createDefine().handlers((ctx) =>
+  ctx.json({ method: ctx.req.method })
+);
