@@ -272,9 +272,10 @@ function decodeLegacy(bytes: Uint8Array, context: FileContext): unknown {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const located = new Set<Storage>();
   for (const key of keys) {
-    const storage = storages.get(String(key));
+    const name = keyOf(key, fail);
+    const storage = storages.get(name);
     if (!storage || located.has(storage)) {
-      return fail(`it lists a storage ${printed(key)} of which it has no use`);
+      return fail(`it lists a storage ${quote(name)} of which it has no use`);
     }
     located.add(storage);
     const item = ITEM_SIZES[storage.type ?? "U8"];
@@ -344,9 +345,10 @@ function readStorage(
 ): unknown {
   const [kind, type, key, , count, view] = Array.isArray(id) ? id : [];
   if (kind === "module") return type;
-  if (kind !== "storage" || !(type instanceof Global) || key === undefined) {
+  if (kind !== "storage" || !(type instanceof Global)) {
     return fail(`it refers to ${printed(kind)}, which is no storage`);
   }
+  const name = keyOf(key, fail);
   const isUntyped = /^torch(\.storage)?\.UntypedStorage$/.test(type.name);
   if (!isUntyped && !Object.hasOwn(STORAGES, type.name)) {
     fail(`its elements are of ${quote(type.name)}, which is not supported`);
@@ -355,7 +357,7 @@ function readStorage(
   const item = ITEM_SIZES[stored ?? "U8"];
   if (!isCount(count) || count * item > fileSize) {
     return fail(
-      `storage ${quote(String(key))} is to hold ${printed(count)} elements, ` +
+      `storage ${quote(name)} is to hold ${printed(count)} elements, ` +
         `more than the file`,
     );
   }
@@ -364,13 +366,22 @@ function readStorage(
       "it holds views of storages, which only old versions of PyTorch wrote",
     );
   }
-  const name = String(key);
   const storage = storages.get(name) ?? new Storage(name, stored, count * item);
   if (storage.size !== count * item || storage.type !== stored) {
     fail(`it describes storage ${quote(name)} in two ways`);
   }
   storages.set(name, storage);
   return storage;
+}
+
+/**
+ * The name of a storage. Lists, which would print as well, may hold themselves
+ * so often that their text has no end.
+ */
+function keyOf(key: unknown, fail: Fail): string {
+  if (typeof key === "string") return key;
+  if (Number.isSafeInteger(key)) return `${key}`;
+  return fail(`the key of a storage is ${printed(key)}, no text or integer`);
 }
 
 /** Makes tensors and plain containers, of all that a pickle may call. */
@@ -472,7 +483,8 @@ export function numberOf(value: unknown): number | null {
   const [dtype, content] = value.args;
   const kind = dtype instanceof Opaque ? dtype.args[0] : null;
   const raw = rawBytes(content);
-  if (!raw || Number(String(kind).slice(1)) !== raw.length) return null;
+  if (!raw || typeof kind !== "string") return null;
+  if (Number(kind.slice(1)) !== raw.length) return null;
   const view = new DataView(raw.buffer, raw.byteOffset, raw.byteLength);
   if (kind === "f8") return view.getFloat64(0, true);
   if (kind === "f4") return view.getFloat32(0, true);
@@ -493,11 +505,10 @@ function isCount(value: unknown): value is number {
   return Number.isSafeInteger(value) && Number(value) >= 0;
 }
 
-/** Prints a value of a pickle for an error. */
+/** Prints a value of a pickle for an error, of an object only that it is one. */
 function printed(value: unknown): string {
   if (typeof value === "string") return quote(value);
-  if (typeof value === "object" && value !== null) {
-    return `a ${value.constructor.name}`;
-  }
+  if (Array.isArray(value)) return "a list";
+  if (typeof value === "object" && value !== null) return "an object";
   return quote(String(value)).slice(1, -1);
 }

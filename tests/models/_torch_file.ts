@@ -19,6 +19,8 @@ export interface SavedTensor {
   readonly offset?: number;
   /** Number of elements claimed, if not those of `data`. */
   readonly claimed?: number;
+  /** Names its storage, which is a text otherwise. */
+  readonly key?: unknown;
 }
 
 /** A float32 tensor counting up from some value. */
@@ -63,6 +65,26 @@ export class Call {
   ) {}
 }
 
+/** Operations of a pickle, to be written as they are. */
+export class Raw {
+  constructor(readonly bytes: Uint8Array) {}
+}
+
+/**
+ * A list that holds one list twice, which holds another twice, and so on: few
+ * bytes that no walk or text gets to the end of.
+ *
+ * @param depth How many lists there are; at most 255
+ * @param first Where in the memo they go
+ */
+export function sharedLists(depth: number, first = 0): Raw {
+  const lists = Array.from({ length: depth }, (_, i) => {
+    const again = ops("h", first + i, "a");
+    return ops("0]", again, again, "q", first + i + 1);
+  });
+  return new Raw(ops("]q", first, ...lists));
+}
+
 /** Pickles values, and lists the storages of their tensors. */
 class Pickler {
   readonly storages: SavedTensor[] = [];
@@ -87,6 +109,7 @@ class Pickler {
       const bytes = new TextEncoder().encode(value);
       return ops("X", uint32(bytes.length), bytes);
     }
+    if (value instanceof Raw) return value.bytes;
     if (value instanceof Call) {
       const state = value.state === undefined
         ? []
@@ -115,7 +138,11 @@ class Pickler {
     return ops(
       global("torch._utils._rebuild_tensor_v2"),
       ...["(", "(", this.write("storage"), global(`torch.${storage}`)],
-      ...[this.write(`${key}`), this.write("cpu"), this.write(count)],
+      ...[
+        this.write(rest.key ?? `${key}`),
+        this.write("cpu"),
+        this.write(count),
+      ],
       // The legacy form names the view of the storage, which is none.
       ...[this.#isLegacy ? "NtQ" : "tQ"],
       this.write(offset),
