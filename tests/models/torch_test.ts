@@ -141,6 +141,12 @@ const NET = { w: counting([4, 4]) };
 const { pickle, storages } = torchParts(NET);
 const ENTRIES = torchEntries(pickle, storages);
 
+/** An archive whose storages reach into one another. */
+const OVERLAPPING = zipOf(
+  torchEntries(pickle, Array.from({ length: 10 }, () => storages[0])),
+  { sizeOf: (size) => size === storages[0].length ? 10 * size : size },
+);
+
 /** What each wrong file is answered by. */
 const WRONG: readonly (readonly [string, Uint8Array, RegExp])[] = [
   ["nothing", ops(), /the file is empty/],
@@ -172,8 +178,14 @@ const WRONG: readonly (readonly [string, Uint8Array, RegExp])[] = [
   [
     "zip of huge files",
     zipOf(ENTRIES, { sizeOf: () => 0xfffffff0 }),
-    /lies beyond the end/,
+    /its files hold more than the archive/,
   ],
+  [
+    "zip of a file beyond its end",
+    zipOf({ "a/data.pkl": pickle }, { sizeOf: (size) => size + 100 }),
+    /"a\/data.pkl" lies beyond the end/,
+  ],
+  ["zip of files that overlap", OVERLAPPING, /hold more than the archive/],
   ["no storage", zipOf(torchEntries(pickle, [])), /lacks "archive\/data\/0"/],
   [
     "short storage",
