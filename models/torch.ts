@@ -158,16 +158,19 @@ function gather(
 const LEGACY_MAGIC = 0x1950a86a20f9469cfc6cn;
 const LEGACY_VERSION = 1001;
 
-/** A pickle of that integer; the protocol is in the second byte. */
-const LEGACY_START = [0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9];
+/** How a pickle of that integer goes on behind its protocol. */
+const LEGACY_START = [0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9];
 
 /**
  * Whether bytes begin like a file of `torch.save()`, in either form; any zip
  * archive does.
  */
 export function isTorchFile(bytes: Uint8Array): boolean {
-  return isZip(bytes) ||
-    LEGACY_START.every((byte, i) => i === 1 || bytes[i] === byte);
+  if (isZip(bytes)) return true;
+  // From protocol 4 on, the length of a frame may come first.
+  const start = bytes[2] === 0x95 ? 11 : 2;
+  return bytes[0] === 0x80 &&
+    LEGACY_START.every((byte, i) => bytes[start + i] === byte);
 }
 
 /**
