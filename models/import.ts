@@ -70,8 +70,8 @@ const MAX_NAME = 1000, MAX_LIST = 64;
  * that the file says.
  *
  * @param bytes The whole file: `torch.save()`'s, zip or legacy, of a state
- *   dictionary, of one inside others, or of a module; or safetensors. Tensors
- *   may share its memory
+ *   dictionary, of one inside others, or of a module; or safetensors. It is
+ *   taken over: tensors share its memory and may be moved within it
  * @param source Its name, for errors
  * @param options What cannot be told from the file
  * @throws {SyntaxError} If the file is damaged or of no known format

@@ -177,7 +177,8 @@ export function isTorchFile(bytes: Uint8Array): boolean {
  * Reads a file of `torch.save()`. Only the containers are read at once, the
  * elements of a tensor when asked for.
  *
- * @param bytes The whole file; tensors may share its memory
+ * @param bytes The whole file, which is taken over: tensors share its memory,
+ *   and those of the legacy form are moved within it to be aligned
  * @param source Its name, for errors
  * @throws {SyntaxError} If the bytes are no such file, or are damaged
  */
@@ -296,7 +297,7 @@ function decodeLegacy(bytes: Uint8Array, context: FileContext): unknown {
           `says ${storage.size / item}`,
       );
     }
-    storage.locate = () => bytes.subarray(start, start + storage.size);
+    storage.locate = () => aligned(bytes, start, storage);
     at = start + storage.size;
   }
   for (const storage of storages.values()) {
@@ -305,6 +306,21 @@ function decodeLegacy(bytes: Uint8Array, context: FileContext): unknown {
     }
   }
   return value;
+}
+
+/**
+ * A storage's bytes where its elements are aligned, so that tensors need no
+ * copy: over the number of its elements, of eight bytes, which has been read.
+ */
+function aligned(
+  bytes: Uint8Array,
+  start: number,
+  { size, type }: Storage,
+): Uint8Array {
+  const item = type ? ITEM_SIZES[type] : 8;
+  const moved = start - (bytes.byteOffset + start) % item;
+  if (moved < start) bytes.copyWithin(moved, start, start + size);
+  return bytes.subarray(moved, moved + size);
 }
 
 /** Types of elements by the names of PyTorch's storages. */

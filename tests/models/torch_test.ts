@@ -123,6 +123,40 @@ Deno.test("decodeTorch() reads every protocol from 2 to 5 in both forms", () => 
   }
 });
 
+Deno.test("decodeTorch() aligns the storages of the legacy form in place", () => {
+  const wide = Float64Array.of(1, 2, 3), long = BigInt64Array.of(1n, -2n);
+  const value = (pad: string) => ({
+    [`byte${pad}`]: {
+      data: Uint8Array.of(1, 2, 3),
+      storage: "ByteStorage",
+      shape: [3],
+    },
+    float: counting([2, 3], 1),
+    wide: { data: wide, storage: "DoubleStorage", shape: [3] },
+    other: counting([5], 9),
+    long: { data: long, storage: "LongStorage", shape: [2] },
+  });
+  for (let pad = 0; pad < 8; pad++) {
+    const file = torchLegacy(value("x".repeat(pad)));
+    // The file itself may begin anywhere in its buffer.
+    const buffer = new ArrayBuffer(file.length + pad);
+    const bytes = new Uint8Array(buffer, pad);
+    bytes.set(file);
+    const tensors = named(bytes);
+    const elements = (name: string) =>
+      Array.from(tensors.get(name)!.read(name).data as Float32Array, Number);
+    assertEquals(elements("wide"), [1, 2, 3]);
+    assertEquals(elements("other"), [9, 10, 11, 12, 13]);
+    assertEquals(elements(`byte${"x".repeat(pad)}`), [1, 2, 3]);
+    assertEquals(elements("long"), [1, -2]);
+    assertEquals(elements("float"), [1, 2, 3, 4, 5, 6]);
+    for (const name of ["float", "other", "long"]) {
+      const { data } = tensors.get(name)!.read(name);
+      assert(data.buffer === buffer, `${name} is a copy`);
+    }
+  }
+});
+
 Deno.test("numberOf() reads numbers, tensors of one element and numpy scalars", async () => {
   const { value } = decodeTorch(
     await readBytes("checkpoint_legacy_cuda.pt"),
