@@ -39,6 +39,7 @@ export {
 } from "./import.ts";
 export { isTorchFile } from "./torch.ts";
 export {
+  decodeMetadata,
   decodeSafetensors,
   encodeSafetensors,
   type Safetensors,

@@ -27,9 +27,10 @@ import {
   type Checkpoint,
   DATASETS,
   decodeCheckpoint,
-  decodeSafetensors,
+  decodeMetadata,
   findModel,
-  importFile,
+  importBytes,
+  readBytes,
   readCheckpoint,
   writeCheckpoint,
 } from "../mod.ts";
@@ -185,18 +186,22 @@ async function checkOut(path: string): Promise<void> {
 /** Most bytes of a shipped network. */
 const SHIPPED_BYTES = 12e6;
 
-/** A checkpoint of this project with its card; null if the file is another's. */
-async function ownCheckpoint(source: string): Promise<Checkpoint | null> {
+/** Reads a file, or the checkpoint in the folder of a training run. */
+async function readSource(
+  source: string,
+): Promise<{ path: string; bytes: Uint8Array }> {
   const info = await Deno.stat(source).catch(() => null);
   const path = info?.isDirectory ? await findModel(source) : source;
-  if (!info || !/\.safetensors$/i.test(path)) return null;
-  const bytes = await Deno.readFile(path);
+  return { path, bytes: await readBytes(path) };
+}
+
+/** Whether a file is a checkpoint of this project, which has a card. */
+function isOwn(bytes: Uint8Array, path: string): boolean {
   try {
-    if (!decodeSafetensors(bytes, path).metadata.card) return null;
+    return decodeMetadata(bytes, path).card !== undefined;
   } catch {
-    return null; // What is wrong with it, its import says.
+    return false; // What is wrong with it, its import says.
   }
-  return await decodeCheckpoint(bytes, path);
 }
 
 /** Copies a checkpoint of this project. */
@@ -228,13 +233,16 @@ async function copyOwn(
 async function main(flags: Flags, context: ScriptContext): Promise<void> {
   const { args, note, print } = context;
   const [file] = flags._;
-  const own = await ownCheckpoint(file);
-  if (own) return await copyOwn(own, flags, context);
+  const { path, bytes } = await readSource(file);
+  if (isOwn(bytes, path)) {
+    const own = await decodeCheckpoint(bytes, path);
+    return await copyOwn(own, flags, context);
+  }
   const attack = attackOf(flags, args);
   const normalization = normalizationOf(flags);
   const recorder = await Recorder.open("import", flags, null, context);
   await checkOut(flags.out);
-  const { checkpoint, notes } = await importFile(file, {
+  const { checkpoint, notes } = importBytes(bytes, path, {
     ...(flags.arch ? { architecture: flags.arch as Architecture } : {}),
     ...(flags.dataset ? { dataset: flags.dataset } : {}),
     ...(flags.prefix !== undefined ? { prefix: flags.prefix } : {}),
