@@ -157,9 +157,31 @@ interface Contents {
   readonly reported: Readonly<Record<string, number>>;
 }
 
+/**
+ * Tells by its first bytes what wrote a checkpoint.
+ *
+ * @param bytes The whole file, or its beginning
+ * @param source Its name, for errors
+ * @throws {SyntaxError} If it is empty or of neither format
+ */
+export function checkpointFormat(
+  bytes: Uint8Array,
+  source: string,
+): "torch" | "safetensors" {
+  if (isTorchFile(bytes)) return "torch";
+  // A length of eight bytes, and then the brace of the header.
+  if (bytes[8] === 0x7b) return "safetensors";
+  throw new SyntaxError(
+    `Cannot read checkpoint "${source}": ` +
+      (bytes.length === 0
+        ? "the file is empty"
+        : "it is neither a file of torch.save() nor of safetensors"),
+  );
+}
+
 function readFile(bytes: Uint8Array, source: string): Contents {
   const found = new Map<string, Found>();
-  if (isTorchFile(bytes)) {
+  if (checkpointFormat(bytes, source) === "torch") {
     const { format, value } = decodeTorch(bytes, source);
     const collector = new Collector(found, source);
     collector.collect(value, "", MAX_DEPTH);
@@ -172,15 +194,6 @@ function readFile(bytes: Uint8Array, source: string): Contents {
       epoch: isCount ? epoch : null,
       reported,
     };
-  }
-  // A length of eight bytes, and then the brace of the header.
-  if (bytes[8] !== 0x7b) {
-    throw new SyntaxError(
-      `Cannot import "${source}": ` +
-        (bytes.length === 0
-          ? "the file is empty"
-          : "it is neither a file of torch.save() nor of safetensors"),
-    );
   }
   const { tensors } = decodeSafetensors(bytes, source);
   for (const [name, tensor] of Object.entries(tensors)) {

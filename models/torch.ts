@@ -174,7 +174,7 @@ export function isTorchFile(bytes: Uint8Array): boolean {
 }
 
 /**
- * Reads a file of `torch.save()`. Only the containers are read at once, the
+ * Reads a file of `torch.save()`, see `isTorchFile()`. Only the containers are read at once, the
  * elements of a tensor when asked for.
  *
  * @param bytes The whole file, which is taken over: tensors share its memory,
@@ -186,17 +186,11 @@ export function decodeTorch(bytes: Uint8Array, source: string): TorchFile {
   const fail: Fail = (what) => {
     throw new SyntaxError(`Cannot read "${source}" as PyTorch's: ${what}`);
   };
-  if (bytes.length === 0) fail("the file is empty");
   const context = { fail, copies: COPIES_PER_BYTE * bytes.length + (1 << 20) };
   if (isZip(bytes)) {
     return { format: "zip", value: decodeZip(bytes, context) };
   }
-  if (isTorchFile(bytes)) {
-    return { format: "legacy", value: decodeLegacy(bytes, context) };
-  }
-  return fail(
-    `it begins neither like a zip archive nor like a stream of torch.save()`,
-  );
+  return { format: "legacy", value: decodeLegacy(bytes, context) };
 }
 
 function decodeZip(bytes: Uint8Array, context: FileContext): unknown {
@@ -261,7 +255,7 @@ function decodeLegacy(bytes: Uint8Array, context: FileContext): unknown {
     at = end;
     return value;
   };
-  if (next() !== LEGACY_MAGIC) fail("it begins with another number");
+  if (next() !== LEGACY_MAGIC) fail("it does not begin as torch.save() does");
   const version = next();
   if (version !== LEGACY_VERSION) {
     fail(`its stream is of version ${printed(version)}, not ${LEGACY_VERSION}`);

@@ -7,8 +7,8 @@ import {
   type Architecture,
   ARCHITECTURES,
   type Card,
+  checkpointFormat,
   decodeCheckpoint,
-  isTorchFile,
   type ModelSpec,
 } from "../models/mod.ts";
 import { readBytes, sha256InParts } from "../models/files.ts";
@@ -126,7 +126,7 @@ export async function loadNetwork(
 ): Promise<LoadedNetwork> {
   const path = await findModel(source);
   const bytes = await readBytes(path);
-  if (isTorchFile(bytes)) {
+  if (checkpointFormat(bytes, path) === "torch") {
     const { checkpoint, notes } = importBytes(bytes, path);
     const { card, tensors } = checkpoint;
     const network = new Network(specOf(card), tensors, options);

@@ -14,6 +14,7 @@ import {
 import {
   ARCHITECTURES,
   buildModel,
+  checkpointFormat,
   encodeSafetensors,
   importWeights,
   initializeModel,
@@ -175,6 +176,30 @@ Deno.test("importWeights() finds the network within wrappers", () => {
       );
       assertEquals({ ...found.tensors }, { ...tensors });
     }
+  }
+});
+
+Deno.test("checkpointFormat() tells formats by their first bytes", () => {
+  const { tensors } = network();
+  const rows: [string, Uint8Array][] = [
+    ["torch", torchZip({})],
+    ["torch", torchLegacy({})],
+    ["torch", torchLegacy({}, 5)],
+    ["safetensors", encodeSafetensors(tensors)],
+  ];
+  for (const [format, bytes] of rows) {
+    assertEquals(checkpointFormat(bytes, "a"), format);
+  }
+  const wrong: [Uint8Array, string][] = [
+    [ops(), "the file is empty"],
+    [ops("hello"), "it is neither a file of torch.save() nor of safetensors"],
+    [ops("<!DOCTYPE html>"), "it is neither a file of torch.save() nor of"],
+    [ops(0x80, 2, "N."), "it is neither a file of torch.save() nor of"],
+  ];
+  for (const [bytes, what] of wrong) {
+    const sentence = `Cannot read checkpoint "a": ${what}`;
+    assertThrows(() => checkpointFormat(bytes, "a"), SyntaxError, sentence);
+    assertThrows(() => importWeights(bytes, "a"), SyntaxError, sentence);
   }
 });
 
@@ -374,7 +399,9 @@ Deno.test("importWeights() answers networks damaged at random cleanly", () => {
     } catch (error) {
       const isClean =
         (error instanceof SyntaxError || error instanceof TypeError) &&
-        /^Cannot (read|import) "file.pt"[^\n]{1,400}$/.test(error.message);
+        /^Cannot (read|read checkpoint|import) "file.pt"[^\n]{1,400}$/.test(
+          error.message,
+        );
       if (!isClean) throw new Error(`input ${i}`, { cause: error });
     }
     assert(performance.now() - start < 2000, `input ${i} takes long`);

@@ -201,9 +201,9 @@ const OVERLAPPING = zipOf(
 
 /** What each wrong file is answered by. */
 const WRONG: readonly (readonly [string, Uint8Array, RegExp])[] = [
-  ["nothing", ops(), /the file is empty/],
-  ["text", ops("hello"), /neither like a zip archive nor like a stream/],
-  ["other pickle", ops(0x80, 2, "N."), /neither like a zip archive nor/],
+  ["nothing", ops(), /the file is truncated/],
+  ["text", ops("hello"), /its pickle is damaged: it recalls value 101 before/],
+  ["other pickle", ops(0x80, 2, "N."), /does not begin as torch.save\(\) does/],
   ["zip head", ops("PK", 3, 4), /lacks the directory at its end.*truncated/],
   ["cut zip", zipOf(ENTRIES).subarray(0, 300), /truncated/],
   ["cut legacy", torchLegacy(NET).subarray(0, -1), /truncated/],

@@ -117,7 +117,11 @@ const MISTAKES: readonly Row[] = [
     /"empty": the folder holds no model.safetensors; pass the folder of a/,
   ],
   ["text.pt --out NEW", 1, /neither a file of torch.save\(\) nor of safetens/],
-  ["none.pt --out NEW", 1, /Cannot import "none.pt": the file is empty/],
+  [
+    "none.pt --out NEW",
+    1,
+    /Cannot read checkpoint "none.pt": the file is empty/,
+  ],
   ["cut.pt --out NEW", 1, /lacks the directory at its end.*truncated/],
   ["cut-legacy.pt --out NEW", 1, /the file is truncated/],
   ["other.pt --out NEW", 1, /such as "weight", are those of no known network/],
