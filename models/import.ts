@@ -62,8 +62,8 @@ interface Found {
 const MAX_VALUES = 1_000_000;
 /** How deep tensors may be in containers and modules. */
 const MAX_DEPTH = 24;
-/** How long their names may be, and lists that are looked into. */
-const MAX_NAME = 1000, MAX_LIST = 64;
+/** How long their names may be, one and all, and lists that are looked into. */
+const MAX_NAME = 1000, MAX_NAMES = 1 << 25, MAX_LIST = 64;
 
 /**
  * Finds a network in a file of another project, without executing anything
@@ -210,6 +210,8 @@ class Collector {
   readonly #found: Map<string, Found>;
   readonly #source: string;
   #visits = 0;
+  /** Letters of the names found. */
+  #letters = 0;
 
   constructor(found: Map<string, Found>, source: string) {
     this.#found = found;
@@ -227,6 +229,13 @@ class Collector {
       );
     }
     if (value instanceof TorchTensor) {
+      this.#letters += path.length;
+      if (this.#letters > MAX_NAMES) {
+        throw new SyntaxError(
+          `Cannot import "${this.#source}": the names of its tensors have ` +
+            `more than ${MAX_NAMES} letters`,
+        );
+      }
       this.#found.set(path.slice(0, -1), {
         shape: value.shape,
         read: (name) => value.read(name),

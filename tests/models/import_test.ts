@@ -26,6 +26,7 @@ import { FIXTURE_SPEC, fixtureParameters, floats } from "./_fixture_network.ts";
 import { mutated } from "./_mutate.ts";
 import {
   Call,
+  counting,
   ops,
   type SavedTensor,
   torchEntries,
@@ -364,6 +365,31 @@ Deno.test("importWeights() ends on one large dictionary that occurs often", () =
     () => importWeights(zipOf(torchEntries(pickle, [])), "a"),
     SyntaxError,
     "its containers hold more than 1000000 values",
+  );
+  assert(performance.now() - start < 5000);
+});
+
+Deno.test("importWeights() ends on one dictionary under many long names", () => {
+  const text = (value: string) =>
+    ops("X", value.length & 255, value.length >> 8, 0, 0, value);
+  const { pickle, storages } = torchParts(counting([1]));
+  const entries = Array.from(
+    { length: 900 },
+    (_, i) => ops(text(`${i}`), "h", 0),
+  );
+  const outer = Array.from(
+    { length: 1100 },
+    (_, i) => ops(text(`${i}`.padEnd(900, "x")), "h", 1),
+  );
+  const bytes = ops(
+    ...[pickle.subarray(0, -1), "q", 0, "0}q", 1, "(", ...entries, "u0}("],
+    ...[...outer, "u."],
+  );
+  const start = performance.now();
+  assertThrows(
+    () => importWeights(zipOf(torchEntries(bytes, storages)), "a"),
+    SyntaxError,
+    "the names of its tensors have more than 33554432 letters",
   );
   assert(performance.now() - start < 5000);
 });
