@@ -29,7 +29,7 @@ export interface ImportOptions {
   readonly architecture?: Architecture;
   /**
    * What the names of the network's tensors begin with, such as
-   * "state_dict.module."; found if left out.
+   * "state_dict.module.", with or without the last dot; found if left out.
    */
   readonly prefix?: string;
 }
@@ -105,7 +105,9 @@ export function importWeights(
       }; save the model's state_dict()`,
     );
   }
-  const prefix = options.prefix ?? findPrefix(file.found, fail);
+  const prefix = options.prefix === undefined
+    ? findPrefix(file.found, fail)
+    : options.prefix.replace(/[^.]$/, "$&.");
   const own = ownTensors(file.found, prefix);
   if (own.size === 0) {
     const [first] = file.found.keys();
@@ -293,6 +295,11 @@ function numbersOf(value: unknown): Record<string, number> {
   return numbers;
 }
 
+/** Networks that can be imported, for the end of a sentence. */
+function listKnown(): string {
+  return `known are ${ARCHITECTURES.join(", ")}`;
+}
+
 /** Copies of a network that the reference library's attacker refers to. */
 const IS_COPY = /(^|\.)attacker\./;
 
@@ -313,7 +320,7 @@ function findPrefix(
     const [first] = found.keys();
     fail(
       `its tensors, such as ${quote(first)}, are those of no known network; ` +
-        `known are ${ARCHITECTURES.join(", ")}`,
+        listKnown(),
     );
   }
   if (candidates.length > 1) {
@@ -449,20 +456,23 @@ function findSpec(
   const { architecture: name, form } = nearest.spec;
   const missing = [...nearest.names].find((n) => !own.has(n));
   const more = [...own.keys()].find((n) => !nearest.names.has(n));
-  const asked = architecture ? "" : `the nearest known network, `;
+  const [asked, known] = architecture
+    ? ["", ""]
+    : ["the nearest known network, ", `; ${listKnown()}`];
   if (missing !== undefined) {
     fail(
       `tensor ${quote(prefix + missing)} of ${asked}${name} in ${form} form ` +
         `is missing` + (more === undefined
           ? ""
-          : `, while it has no place for ${quote(own.get(more)!.name)}`),
+          : `, while it has no place for ${quote(own.get(more)!.name)}`) +
+        known,
     );
   }
   if (more !== undefined) {
     const { name: original, tensor } = own.get(more)!;
     fail(
       `tensor ${quote(original)} ${show(tensor.shape)} has no place in ` +
-        `${asked}${name} in ${form} form`,
+        `${asked}${name} in ${form} form${known}`,
     );
   }
   const first = own.get("conv1.weight") ?? own.get("features.0.weight")!;
@@ -479,6 +489,16 @@ function findSpec(
     if (size < 1) {
       fail(`tensor ${quote(what.name)} is ${show(what.tensor.shape)}`);
     }
+  }
+  // Wide and grouped networks have the names of those they are made from.
+  const [first1, first2] = ["conv1", "conv2"].map((conv) =>
+    own.get(`layer1.0.${conv}.weight`)?.tensor.shape ?? []
+  );
+  if (first1[0] >= 2 * width || first2[1] < first2[0]) {
+    fail(
+      `it is a wide or grouped ResNet, which is not supported; ` +
+        listKnown(),
+    );
   }
   const spec = { architecture: name, form, width, classes };
   return { spec, shapes: shapesOf(spec) };

@@ -270,6 +270,16 @@ Deno.test("importWeights() names the tensor that does not fit", () => {
     return rest;
   };
   const bytes = (found: NamedTensors) => encodeSafetensors(found);
+  const large = network({ architecture: "resnet50", width: 8 }).tensors;
+  const bottleneck = (...shapes: number[][]) => ({
+    ...large,
+    ...Object.fromEntries(
+      shapes.map((shape, i) => [
+        `layer1.0.conv${i + 1}.weight`,
+        tensor(new Float32Array(sizeOf(shape)), shape),
+      ]),
+    ),
+  });
   const rows: [Uint8Array, RegExp, Parameters<typeof importWeights>[2]?][] = [
     [
       bytes({ ...tensors, "fc.weight": tensor(new Float32Array(6), [3, 2]) }),
@@ -277,11 +287,11 @@ Deno.test("importWeights() names the tensor that does not fit", () => {
     ],
     [
       bytes(without("layer3.0.bn2.bias")),
-      /tensor "layer3.0.bn2.bias" of the nearest known network, resnet10 .* is missing/,
+      /tensor "layer3.0.bn2.bias" of the nearest known network, resnet10 .* is missing; known are resnet10, /,
     ],
     [
       bytes({ ...tensors, "layer5.weight": tensor([1]) }),
-      /tensor "layer5.weight" \[1\] has no place in the nearest known network, resnet10/,
+      /tensor "layer5.weight" \[1\] has no place in the nearest known network, resnet10 in cifar form; known are resnet10, /,
     ],
     [
       bytes(tensors),
@@ -296,6 +306,15 @@ Deno.test("importWeights() names the tensor that does not fit", () => {
     [
       bytes({ ...tensors, "bn1.bias": tensor([NaN]) }),
       /tensor "bn1.bias" holds NaN at index 0/,
+    ],
+    // As torchvision's wide_resnet50_2() and resnext50_32x4d() begin.
+    [
+      bytes(bottleneck([16, 8, 1, 1], [16, 16, 3, 3])),
+      /it is a wide or grouped ResNet, which is not supported; known are resn/,
+    ],
+    [
+      bytes(bottleneck([8, 8, 1, 1], [8, 1, 3, 3])),
+      /it is a wide or grouped ResNet, which is not supported; known are resn/,
     ],
     [bytes({ w: tensor([1]) }), /tensors, such as "w", are those of no known/],
     [
@@ -322,10 +341,11 @@ Deno.test("importWeights() names the tensor that does not fit", () => {
     assert(wanted.test(error.message), error.message);
   }
   const both = torchZip({ student: saved(tensors), teacher: saved(tensors) });
-  assertEquals(
-    { ...importWeights(both, "a", { prefix: "teacher." }).tensors },
-    { ...tensors },
-  );
+  for (const prefix of ["teacher.", "teacher"]) {
+    const found = importWeights(both, "a", { prefix });
+    assertEquals(found.prefix, "teacher.");
+    assertEquals({ ...found.tensors }, { ...tensors });
+  }
 });
 
 Deno.test("importWeights() ends on containers that hold themselves", () => {
