@@ -19,7 +19,6 @@
  *
  * @module
  */
-import { dirname } from "node:path";
 import {
   type Architecture,
   ARCHITECTURES,
@@ -46,7 +45,7 @@ import {
   type ScriptContext,
   UsageError,
 } from "./_cli.ts";
-import { normOf, quoted, Recorder, versions } from "./_run.ts";
+import { checkFile, normOf, quoted, Recorder, versions } from "./_run.ts";
 
 const FLAGS = {
   out: { type: "path", required: true, help: "the .safetensors file to write" },
@@ -159,30 +158,6 @@ function normalizationOf({ mean, std }: Flags): { mean?: Rgb; std?: Rgb } {
   return { mean: channels("mean", mean), std: channels("std", std) };
 }
 
-/** Makes sure that a new file can be written, before any work. */
-async function checkOut(path: string): Promise<void> {
-  const info = await Deno.stat(path).catch(() => null);
-  if (info?.isDirectory) {
-    throw new UsageError(`Cannot write "${path}": it is a folder; name a file`);
-  }
-  if (info) {
-    throw new Error(
-      `Cannot write "${path}": there is a file already; remove it or pass ` +
-        `another --out`,
-    );
-  }
-  try {
-    await Deno.mkdir(dirname(path), { recursive: true });
-  } catch (error) {
-    const inFile = error instanceof Deno.errors.AlreadyExists ||
-      error instanceof Deno.errors.NotADirectory;
-    if (!inFile) throw error;
-    throw new Error(
-      `Cannot write "${path}": a folder of it is a file; pass another --out`,
-    );
-  }
-}
-
 /** Most bytes of a shipped network. */
 const SHIPPED_BYTES = 12e6;
 
@@ -220,7 +195,7 @@ async function copyOwn(
         `is kept; leave the flag out`,
     );
   }
-  await checkOut(flags.out);
+  await checkFile(flags.out, { isNew: true });
   await writeCheckpoint(flags.out, { card, tensors }, { float16: flags.half });
   const { size } = await Deno.stat(flags.out);
   note(`Copied with its card: ${(size / 1e6).toFixed(1)} MB`);
@@ -241,7 +216,7 @@ async function main(flags: Flags, context: ScriptContext): Promise<void> {
   const attack = attackOf(flags, args);
   const normalization = normalizationOf(flags);
   const recorder = await Recorder.open("import", flags, null, context);
-  await checkOut(flags.out);
+  await checkFile(flags.out, { isNew: true });
   const { checkpoint, notes } = importBytes(bytes, path, {
     ...(flags.arch ? { architecture: flags.arch as Architecture } : {}),
     ...(flags.dataset ? { dataset: flags.dataset } : {}),

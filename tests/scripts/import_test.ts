@@ -150,7 +150,7 @@ const MISTAKES: readonly Row[] = [
   ["net.pt --out NEW --eps -1", 2, /--epsilon must be >= 0/],
   ["net.pt --out net.pt", 1, /"net.pt": there is a file already; remove it or/],
   ["net.pt --out empty", 2, /"empty": it is a folder; name a file/],
-  ["net.pt --out text.pt/a", 1, /"text.pt\/a": .*a file; pass another --out/],
+  ["net.pt --out text.pt/a", 1, /"text.pt\/a": .*a file; pass another path/],
   ["net.pt --out NEW --json empty", 2, /"empty": it is a folder; name a file/],
   ["net.pt --ou NEW", 2, /Unknown flag --ou: did you mean --out\?/],
 ];
