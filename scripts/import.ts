@@ -15,7 +15,8 @@
  *
  * Architecture, width, classes and data set are told from the tensors, as is
  * the normalisation of the images if the file holds it. Other scripts load
- * such files as they are, where all can be told: --model resnet50_l2_eps3.pt
+ * PyTorch's files as they are, where all can be told, such as
+ * --model resnet50_l2_eps3.pt; safetensors files of others need an import.
  *
  * @module
  */
