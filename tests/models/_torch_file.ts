@@ -70,19 +70,32 @@ export class Raw {
   constructor(readonly bytes: Uint8Array) {}
 }
 
+/** Containers that `shared()` makes. */
+export const SHARED_KINDS = ["list", "tuple", "dictionary"] as const;
+
 /**
- * A list that holds one list twice, which holds another twice, and so on: few
- * bytes that no walk or text gets to the end of.
+ * A container that holds one of its kind twice, which holds another twice, and
+ * so on: few bytes that no walk or text gets to the end of.
  *
- * @param depth How many lists there are; at most 255
- * @param first Where in the memo they go
+ * @param depth How many there are; at most 255
+ * @param kind What they are
  */
-export function sharedLists(depth: number, first = 0): Raw {
-  const lists = Array.from({ length: depth }, (_, i) => {
-    const again = ops("h", first + i, "a");
-    return ops("0]", again, again, "q", first + i + 1);
-  });
-  return new Raw(ops("]q", first, ...lists));
+export function shared(
+  depth: number,
+  kind: (typeof SHARED_KINDS)[number] = "list",
+): Raw {
+  const around = (i: number) => {
+    const held = ops("h", i);
+    if (kind === "tuple") return ops(held, held, 0x86);
+    return kind === "list"
+      ? ops("]", held, "a", held, "a")
+      : ops("}", 0x8c, 1, "a", held, "s", 0x8c, 1, "b", held, "s");
+  };
+  const levels = Array.from(
+    { length: depth },
+    (_, i) => ops("0", around(i), "q", i + 1),
+  );
+  return new Raw(ops("]q", 0, ...levels));
 }
 
 /** Pickles values, and lists the storages of their tensors. */

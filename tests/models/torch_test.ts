@@ -11,13 +11,13 @@ import {
 } from "../../models/torch.ts";
 import { crc32, readZip } from "../../models/zip.ts";
 import { readBytes, readDescription } from "../_fixtures.ts";
-import { mutated } from "./_mutate.ts";
+import { entangled, mutated } from "./_mutate.ts";
 import {
   Call,
   counting,
   LEGACY_HEAD,
   ops,
-  sharedLists,
+  shared,
   torchEntries,
   torchLegacy,
   torchParts,
@@ -176,7 +176,7 @@ Deno.test("numberOf() reads numbers, tensors of one element and numpy scalars", 
 });
 
 Deno.test("numberOf() takes no list that holds itself for a type's name", () => {
-  const dtype = new Call("numpy.dtype", [sharedLists(60)]);
+  const dtype = new Call("numpy.dtype", [shared(60)]);
   const scalar = new Call("numpy.core.multiarray.scalar", [dtype, "abcd"]);
   const { value } = decodeTorch(torchZip({ epoch: scalar }), "file.pt");
   const top = value as ReadonlyMap<string, unknown>;
@@ -281,18 +281,18 @@ const WRONG: readonly (readonly [string, Uint8Array, RegExp])[] = [
   ],
   [
     "storage of a list that holds itself",
-    torchZip({ w: { ...counting([4]), key: sharedLists(60) } }),
+    torchZip({ w: { ...counting([4]), key: shared(60) } }),
     /the key of a storage is a list, no text or integer/,
   ],
   [
     "legacy storage of a list that holds itself",
-    torchLegacy({ w: { ...counting([4]), key: sharedLists(60) } }),
+    torchLegacy({ w: { ...counting([4]), key: shared(60) } }),
     /the key of a storage is a list, no text or integer/,
   ],
   [
     "list of storages that holds itself",
     ops(
-      ...[...LEGACY_HEAD, 0x80, 2, "N.", 0x80, 2, "](", sharedLists(60).bytes],
+      ...[...LEGACY_HEAD, 0x80, 2, "N.", 0x80, 2, "](", shared(60).bytes],
       "e.",
     ),
     /the key of a storage is a list, no text or integer/,
@@ -300,7 +300,7 @@ const WRONG: readonly (readonly [string, Uint8Array, RegExp])[] = [
   [
     "version of a list that holds itself",
     ops(
-      ...[...LEGACY_HEAD[0], 0x80, 2, sharedLists(60).bytes, "."],
+      ...[...LEGACY_HEAD[0], 0x80, 2, shared(60).bytes, "."],
     ),
     /its stream is of version a list, not 1001/,
   ],
@@ -362,6 +362,8 @@ Deno.test("decodeTorch() answers files damaged at random cleanly and at once", a
   const makers: Readonly<Record<string, (random: Random) => Uint8Array>> = {
     legacy: (random) => mutated(legacy, random),
     zip: (random) => mutated(zip, random),
+    entangled: (random) =>
+      [torchZip, torchLegacy][random.integer(2)](entangled(random)),
     // With a checksum that is right, the pickle is read.
     pickle: (random) =>
       zipOf({ ...files, [name]: mutated(files[name], random) }),
@@ -376,6 +378,7 @@ Deno.test("decodeTorch() answers files damaged at random cleanly and at once", a
         if (value instanceof Map) {
           for (const tensor of value.values()) {
             if (tensor instanceof TorchTensor) tensor.read("tensor");
+            numberOf(tensor);
           }
         }
         read++;
