@@ -44,6 +44,7 @@ export * from "./robust/results.ts";
 export * from "./robust/load.ts";
 export * from "./robust/import.ts";
 export {
+  readBytes,
   readCheckpoint,
   updateCard,
   writeCheckpoint,

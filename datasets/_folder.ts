@@ -12,6 +12,7 @@ import {
   sharedBytes,
   type Split,
   type SplitName,
+  type TaskOptions,
 } from "./dataset.ts";
 import { imageSize } from "./resize.ts";
 
@@ -131,7 +132,12 @@ export function requireData(name: string, data: string | undefined): string {
       `Cannot open data set "${name}" without its folder: give data`,
     );
   }
-  return data.length > 1 ? data.replace(/\/+$/, "") : data;
+  return withoutSlash(data);
+}
+
+/** A folder's path without separators at its end. */
+export function withoutSlash(path: string): string {
+  return path.replace(/(?<=.)[\\/]+$/, "");
 }
 
 /**
@@ -190,7 +196,61 @@ export async function naturalSize(
   return 224;
 }
 
-/** Images a worker decodes at a time. */
+/** What `decodeFiles()` does with images. */
+interface DecodeOptions extends TaskOptions {
+  /** Name of the work in its progress. */
+  readonly stage: string;
+  /** Height and width to decode to. */
+  readonly size: number;
+  /** Images that a worker decodes at a time. */
+  readonly chunk: number;
+  /** Shared memory for the images from `start` to `end`. */
+  readonly out: (start: number, end: number) => Uint8Array<SharedArrayBuffer>;
+  /** Receives which image cannot be decoded, and why. */
+  readonly onFailure: (index: number, message: string) => void;
+}
+
+/** Decodes image files in workers. */
+export async function decodeFiles(
+  paths: readonly string[],
+  { stage, size, chunk, out, onFailure, onProgress, signal }: DecodeOptions,
+): Promise<void> {
+  const total = paths.length;
+  if (total === 0) return;
+  signal?.throwIfAborted();
+  using pool = new Pool(navigator.hardwareConcurrency);
+  const abort = () => pool.close(signal?.reason);
+  signal?.addEventListener("abort", abort);
+  // The clock of what shows progress starts with the first report.
+  onProgress?.({ stage, done: 0, total });
+  let done = 0, reported = performance.now();
+  const decode = async (start: number) => {
+    const end = Math.min(start + chunk, total);
+    const failures = await pool.run({
+      kind: "decode",
+      paths: paths.slice(start, end),
+      size,
+      out: out(start, end),
+    });
+    for (const { position, message } of failures) {
+      onFailure(start + position, message);
+    }
+    done += end - start;
+    if (performance.now() - reported > 200 || done === total) {
+      reported = performance.now();
+      onProgress?.({ stage, done, total });
+    }
+  };
+  try {
+    const chunks: Promise<void>[] = [];
+    for (let i = 0; i < total; i += chunk) chunks.push(decode(i));
+    await Promise.all(chunks);
+  } finally {
+    signal?.removeEventListener("abort", abort);
+  }
+}
+
+/** Images of a split that a worker decodes at a time. */
 const CHUNK = 250;
 
 /**
@@ -217,38 +277,18 @@ export async function openFiles(
   const length = 3 * size * size;
   const pixels = sharedBytes(files.length * length);
   const failed: number[] = [];
-  let done = 0, reported = 0;
-  using pool = new Pool(navigator.hardwareConcurrency);
-  const abort = () => pool.close(signal?.reason);
-  signal?.throwIfAborted();
-  signal?.addEventListener("abort", abort);
-  try {
-    const decodeChunk = async (start: number) => {
-      const chunk = files.slice(start, start + CHUNK);
-      const failures = await pool.run({
-        kind: "decode",
-        paths: chunk.map((file) => file.path),
-        size,
-        out: pixels.subarray(start * length, (start + chunk.length) * length),
-      });
-      for (const { position, message } of failures) {
-        failed.push(start + position);
-        onWarning?.(message);
-      }
-      done += chunk.length;
-      if (performance.now() - reported > 200 || done === files.length) {
-        reported = performance.now();
-        onProgress?.({ stage: `decode ${name}`, done, total: files.length });
-      }
-    };
-    const starts = Array.from(
-      { length: Math.ceil(files.length / CHUNK) },
-      (_, i) => i * CHUNK,
-    );
-    await Promise.all(starts.map(decodeChunk));
-  } finally {
-    signal?.removeEventListener("abort", abort);
-  }
+  await decodeFiles(files.map((file) => file.path), {
+    stage: `decode ${name}`,
+    size,
+    chunk: CHUNK,
+    out: (start, end) => pixels.subarray(start * length, end * length),
+    onFailure(index, message) {
+      failed.push(index);
+      onWarning?.(message);
+    },
+    onProgress,
+    signal,
+  });
   if (failed.length === files.length) {
     throw new Error(
       `Cannot open the ${name} split: none of its ${files.length} images, ` +

@@ -4,13 +4,14 @@
  * @module
  */
 import {
+  decodeFiles,
   foldersIn,
   imagesIn,
   isFile,
   isFolder,
   SPLIT_FOLDERS,
+  withoutSlash,
 } from "./_folder.ts";
-import { Pool } from "./_pool.ts";
 import { CIFAR10_CLASSES, CIFAR10_FILES } from "./cifar10.ts";
 import { sharedBytes, type SplitName, type TaskOptions } from "./dataset.ts";
 import { readWordNet } from "./restricted_imagenet.ts";
@@ -88,8 +89,7 @@ export async function examineData(
   path: string,
   options: ExamineOptions = {},
 ): Promise<Examination> {
-  const root = path.length > 1 ? path.replace(/[\\/]+$/, "") : path;
-  const doctor = new Doctor(root, options);
+  const doctor = new Doctor(withoutSlash(path), options);
   const examined = await doctor.examine();
   const findings = [...doctor.findings].sort((a, b) =>
     Number(a.kind === "note") - Number(b.kind === "note")
@@ -466,7 +466,7 @@ class Doctor {
       splits.flatMap(({ classes }) => classes.map((one) => one.name)),
     );
     const dataset = await this.#datasetOf(names);
-    for (const { classes } of splits) await this.#decode(classes);
+    for (const split of splits) await this.#decode(split);
     return {
       form: "class folders",
       dataset: names.size > 0 ? dataset : null,
@@ -526,35 +526,20 @@ class Doctor {
       : "restricted_imagenet";
   }
 
-  /** Reports images that cannot be decoded. */
-  async #decode(classes: readonly ClassFolder[]): Promise<void> {
+  /** Reports images of a split that cannot be decoded. */
+  async #decode({ name, classes }: SplitFolder): Promise<void> {
     const { limit, signal, onProgress } = this.#options;
     const paths = classes.flatMap(({ images }) => images.slice(0, limit));
     const messages: string[] = [];
-    using pool = new Pool(navigator.hardwareConcurrency);
-    const abort = () => pool.close(signal?.reason);
-    signal?.throwIfAborted();
-    signal?.addEventListener("abort", abort);
-    try {
-      let done = 0;
-      const chunk = async (start: number): Promise<void> => {
-        const part = paths.slice(start, start + CHUNK);
-        const failures = await pool.run({
-          kind: "decode",
-          paths: part,
-          size: SIZE,
-          out: sharedBytes(part.length * 3 * SIZE * SIZE),
-        });
-        messages.push(...failures.map(({ message }) => message));
-        done += part.length;
-        onProgress?.({ stage: "decode images", done, total: paths.length });
-      };
-      const starts: number[] = [];
-      for (let i = 0; i < paths.length; i += CHUNK) starts.push(i);
-      await Promise.all(starts.map(chunk));
-    } finally {
-      signal?.removeEventListener("abort", abort);
-    }
+    await decodeFiles(paths, {
+      stage: `decode ${name}`,
+      size: SIZE,
+      chunk: CHUNK,
+      out: (start, end) => sharedBytes((end - start) * 3 * SIZE * SIZE),
+      onFailure: (_, message) => messages.push(message),
+      onProgress,
+      signal,
+    });
     messages.sort();
     for (const message of messages.slice(0, TOLD)) {
       this.#problem(

@@ -49,6 +49,7 @@ export async function openShapes<S extends SplitName>(
       const length = 3 * size * size;
       const pixels = sharedBytes(total * length);
       let done = 0;
+      onProgress?.({ stage: `draw ${name}`, done, total });
       const drawChunk = async (start: number) => {
         const end = Math.min(start + CHUNK, total);
         const out = pixels.subarray(start * length, end * length);

@@ -29,7 +29,7 @@ export interface ImportOptions {
   readonly architecture?: Architecture;
   /**
    * What the names of the network's tensors begin with, such as
-   * "state_dict.module."; found if left out.
+   * "state_dict.module.", with or without the last dot; found if left out.
    */
   readonly prefix?: string;
 }
@@ -62,16 +62,16 @@ interface Found {
 const MAX_VALUES = 1_000_000;
 /** How deep tensors may be in containers and modules. */
 const MAX_DEPTH = 24;
-/** How long their names may be, and lists that are looked into. */
-const MAX_NAME = 1000, MAX_LIST = 64;
+/** How long their names may be, one and all, and lists that are looked into. */
+const MAX_NAME = 1000, MAX_NAMES = 1 << 25, MAX_LIST = 64;
 
 /**
  * Finds a network in a file of another project, without executing anything
  * that the file says.
  *
  * @param bytes The whole file: `torch.save()`'s, zip or legacy, of a state
- *   dictionary, of one inside others, or of a module; or safetensors. Tensors
- *   may share its memory
+ *   dictionary, of one inside others, or of a module; or safetensors. It is
+ *   taken over: tensors share its memory and may be moved within it
  * @param source Its name, for errors
  * @param options What cannot be told from the file
  * @throws {SyntaxError} If the file is damaged or of no known format
@@ -105,7 +105,9 @@ export function importWeights(
       }; save the model's state_dict()`,
     );
   }
-  const prefix = options.prefix ?? findPrefix(file.found, fail);
+  const prefix = options.prefix === undefined
+    ? findPrefix(file.found, fail)
+    : options.prefix.replace(/[^.]$/, "$&.");
   const own = ownTensors(file.found, prefix);
   if (own.size === 0) {
     const [first] = file.found.keys();
@@ -157,9 +159,31 @@ interface Contents {
   readonly reported: Readonly<Record<string, number>>;
 }
 
+/**
+ * Tells by its first bytes what wrote a checkpoint.
+ *
+ * @param bytes The whole file, or its beginning
+ * @param source Its name, for errors
+ * @throws {SyntaxError} If it is empty or of neither format
+ */
+export function checkpointFormat(
+  bytes: Uint8Array,
+  source: string,
+): "torch" | "safetensors" {
+  if (isTorchFile(bytes)) return "torch";
+  // A length of eight bytes, and then the brace of the header.
+  if (bytes[8] === 0x7b) return "safetensors";
+  throw new SyntaxError(
+    `Cannot read checkpoint "${source}": ` +
+      (bytes.length === 0
+        ? "the file is empty"
+        : "it is neither a file of torch.save() nor of safetensors"),
+  );
+}
+
 function readFile(bytes: Uint8Array, source: string): Contents {
   const found = new Map<string, Found>();
-  if (isTorchFile(bytes)) {
+  if (checkpointFormat(bytes, source) === "torch") {
     const { format, value } = decodeTorch(bytes, source);
     const collector = new Collector(found, source);
     collector.collect(value, "", MAX_DEPTH);
@@ -172,15 +196,6 @@ function readFile(bytes: Uint8Array, source: string): Contents {
       epoch: isCount ? epoch : null,
       reported,
     };
-  }
-  // A length of eight bytes, and then the brace of the header.
-  if (bytes[8] !== 0x7b) {
-    throw new SyntaxError(
-      `Cannot import "${source}": ` +
-        (bytes.length === 0
-          ? "the file is empty"
-          : "it is neither a file of torch.save() nor of safetensors"),
-    );
   }
   const { tensors } = decodeSafetensors(bytes, source);
   for (const [name, tensor] of Object.entries(tensors)) {
@@ -197,6 +212,8 @@ class Collector {
   readonly #found: Map<string, Found>;
   readonly #source: string;
   #visits = 0;
+  /** Letters of the names found. */
+  #letters = 0;
 
   constructor(found: Map<string, Found>, source: string) {
     this.#found = found;
@@ -214,6 +231,13 @@ class Collector {
       );
     }
     if (value instanceof TorchTensor) {
+      this.#letters += path.length;
+      if (this.#letters > MAX_NAMES) {
+        throw new SyntaxError(
+          `Cannot import "${this.#source}": the names of its tensors have ` +
+            `more than ${MAX_NAMES} letters`,
+        );
+      }
       this.#found.set(path.slice(0, -1), {
         shape: value.shape,
         read: (name) => value.read(name),
@@ -271,6 +295,11 @@ function numbersOf(value: unknown): Record<string, number> {
   return numbers;
 }
 
+/** Networks that can be imported, for the end of a sentence. */
+function listKnown(): string {
+  return `known are ${ARCHITECTURES.join(", ")}`;
+}
+
 /** Copies of a network that the reference library's attacker refers to. */
 const IS_COPY = /(^|\.)attacker\./;
 
@@ -291,7 +320,7 @@ function findPrefix(
     const [first] = found.keys();
     fail(
       `its tensors, such as ${quote(first)}, are those of no known network; ` +
-        `known are ${ARCHITECTURES.join(", ")}`,
+        listKnown(),
     );
   }
   if (candidates.length > 1) {
@@ -427,20 +456,23 @@ function findSpec(
   const { architecture: name, form } = nearest.spec;
   const missing = [...nearest.names].find((n) => !own.has(n));
   const more = [...own.keys()].find((n) => !nearest.names.has(n));
-  const asked = architecture ? "" : `the nearest known network, `;
+  const [asked, known] = architecture
+    ? ["", ""]
+    : ["the nearest known network, ", `; ${listKnown()}`];
   if (missing !== undefined) {
     fail(
       `tensor ${quote(prefix + missing)} of ${asked}${name} in ${form} form ` +
         `is missing` + (more === undefined
           ? ""
-          : `, while it has no place for ${quote(own.get(more)!.name)}`),
+          : `, while it has no place for ${quote(own.get(more)!.name)}`) +
+        known,
     );
   }
   if (more !== undefined) {
     const { name: original, tensor } = own.get(more)!;
     fail(
       `tensor ${quote(original)} ${show(tensor.shape)} has no place in ` +
-        `${asked}${name} in ${form} form`,
+        `${asked}${name} in ${form} form${known}`,
     );
   }
   const first = own.get("conv1.weight") ?? own.get("features.0.weight")!;
@@ -457,6 +489,16 @@ function findSpec(
     if (size < 1) {
       fail(`tensor ${quote(what.name)} is ${show(what.tensor.shape)}`);
     }
+  }
+  // Wide and grouped networks have the names of those they are made from.
+  const [first1, first2] = ["conv1", "conv2"].map((conv) =>
+    own.get(`layer1.0.${conv}.weight`)?.tensor.shape ?? []
+  );
+  if (first1[0] >= 2 * width || first2[1] < first2[0]) {
+    fail(
+      `it is a wide or grouped ResNet, which is not supported; ` +
+        listKnown(),
+    );
   }
   const spec = { architecture: name, form, width, classes };
   return { spec, shapes: shapesOf(spec) };

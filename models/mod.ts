@@ -33,12 +33,13 @@ export type { Json, JsonObject, Rule } from "./json.ts";
 export * as rules from "./json.ts";
 export { encodeNpy } from "./npy.ts";
 export {
+  checkpointFormat,
   type ImportedWeights,
   type ImportOptions,
   importWeights,
 } from "./import.ts";
-export { isTorchFile } from "./torch.ts";
 export {
+  decodeMetadata,
   decodeSafetensors,
   encodeSafetensors,
   type Safetensors,

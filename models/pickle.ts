@@ -249,7 +249,11 @@ class Machine {
       case 0x93: { // STACK_GLOBAL
         const [name, module] = [this.#pop(), this.#pop()];
         if (typeof name !== "string" || typeof module !== "string") {
-          this.#fail("the name of a global is no text");
+          return this.#fail("the name of a global is no text");
+        }
+        // Joined again and again, one long text could fill the memory.
+        if (module.length + name.length > MAX_LINE) {
+          this.#fail(`the name of a global has more than ${MAX_LINE} letters`);
         }
         return this.#make(new Global(`${module}.${name}`));
       }

@@ -177,9 +177,7 @@ export function decodeSafetensors(
   bytes: Uint8Array,
   source: string,
 ): Safetensors {
-  const fail: Fail = (what) => {
-    throw new SyntaxError(`Cannot read checkpoint "${source}": ${what}`);
-  };
+  const fail: Fail = failOf(source);
   const { text, header, dataStart } = readHeader(bytes, fail);
   checkNoDuplicates(text, fail);
   const dataLength = bytes.length - dataStart;
@@ -195,6 +193,28 @@ export function decodeSafetensors(
     tensors[name] = decodeElements(type, raw, { shape, name, fail });
   }
   return { tensors, metadata };
+}
+
+/**
+ * Reads the texts of a safetensors file alone, from its header.
+ *
+ * @param bytes The whole file, or its beginning
+ * @param source Its name, for errors
+ * @returns As `metadata` of `decodeSafetensors()`
+ * @throws {SyntaxError} If the header is damaged
+ */
+export function decodeMetadata(
+  bytes: Uint8Array,
+  source: string,
+): Safetensors["metadata"] {
+  const fail = failOf(source);
+  return readMetadata(readHeader(bytes, fail).header, fail);
+}
+
+function failOf(source: string): Fail {
+  return (what) => {
+    throw new SyntaxError(`Cannot read checkpoint "${source}": ${what}`);
+  };
 }
 
 /** Order of names by UTF-16 code units, the same in every locale. */

@@ -158,23 +158,27 @@ function gather(
 const LEGACY_MAGIC = 0x1950a86a20f9469cfc6cn;
 const LEGACY_VERSION = 1001;
 
-/** A pickle of that integer; the protocol is in the second byte. */
-const LEGACY_START = [0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9];
+/** How a pickle of that integer goes on behind its protocol. */
+const LEGACY_START = [0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9];
 
 /**
  * Whether bytes begin like a file of `torch.save()`, in either form; any zip
  * archive does.
  */
 export function isTorchFile(bytes: Uint8Array): boolean {
-  return isZip(bytes) ||
-    LEGACY_START.every((byte, i) => i === 1 || bytes[i] === byte);
+  if (isZip(bytes)) return true;
+  // From protocol 4 on, the length of a frame may come first.
+  const start = bytes[2] === 0x95 ? 11 : 2;
+  return bytes[0] === 0x80 &&
+    LEGACY_START.every((byte, i) => bytes[start + i] === byte);
 }
 
 /**
- * Reads a file of `torch.save()`. Only the containers are read at once, the
+ * Reads a file of `torch.save()`, see `isTorchFile()`. Only the containers are read at once, the
  * elements of a tensor when asked for.
  *
- * @param bytes The whole file; tensors may share its memory
+ * @param bytes The whole file, which is taken over: tensors share its memory,
+ *   and those of the legacy form are moved within it to be aligned
  * @param source Its name, for errors
  * @throws {SyntaxError} If the bytes are no such file, or are damaged
  */
@@ -182,17 +186,11 @@ export function decodeTorch(bytes: Uint8Array, source: string): TorchFile {
   const fail: Fail = (what) => {
     throw new SyntaxError(`Cannot read "${source}" as PyTorch's: ${what}`);
   };
-  if (bytes.length === 0) fail("the file is empty");
   const context = { fail, copies: COPIES_PER_BYTE * bytes.length + (1 << 20) };
   if (isZip(bytes)) {
     return { format: "zip", value: decodeZip(bytes, context) };
   }
-  if (isTorchFile(bytes)) {
-    return { format: "legacy", value: decodeLegacy(bytes, context) };
-  }
-  return fail(
-    `it begins neither like a zip archive nor like a stream of torch.save()`,
-  );
+  return { format: "legacy", value: decodeLegacy(bytes, context) };
 }
 
 function decodeZip(bytes: Uint8Array, context: FileContext): unknown {
@@ -257,7 +255,7 @@ function decodeLegacy(bytes: Uint8Array, context: FileContext): unknown {
     at = end;
     return value;
   };
-  if (next() !== LEGACY_MAGIC) fail("it begins with another number");
+  if (next() !== LEGACY_MAGIC) fail("it does not begin as torch.save() does");
   const version = next();
   if (version !== LEGACY_VERSION) {
     fail(`its stream is of version ${printed(version)}, not ${LEGACY_VERSION}`);
@@ -272,9 +270,10 @@ function decodeLegacy(bytes: Uint8Array, context: FileContext): unknown {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const located = new Set<Storage>();
   for (const key of keys) {
-    const storage = storages.get(String(key));
+    const name = keyOf(key, fail);
+    const storage = storages.get(name);
     if (!storage || located.has(storage)) {
-      return fail(`it lists a storage ${printed(key)} of which it has no use`);
+      return fail(`it lists a storage ${quote(name)} of which it has no use`);
     }
     located.add(storage);
     const item = ITEM_SIZES[storage.type ?? "U8"];
@@ -292,7 +291,7 @@ function decodeLegacy(bytes: Uint8Array, context: FileContext): unknown {
           `says ${storage.size / item}`,
       );
     }
-    storage.locate = () => bytes.subarray(start, start + storage.size);
+    storage.locate = () => aligned(bytes, start, storage);
     at = start + storage.size;
   }
   for (const storage of storages.values()) {
@@ -301,6 +300,21 @@ function decodeLegacy(bytes: Uint8Array, context: FileContext): unknown {
     }
   }
   return value;
+}
+
+/**
+ * A storage's bytes where its elements are aligned, so that tensors need no
+ * copy: over the number of its elements, of eight bytes, which has been read.
+ */
+function aligned(
+  bytes: Uint8Array,
+  start: number,
+  { size, type }: Storage,
+): Uint8Array {
+  const item = type ? ITEM_SIZES[type] : 8;
+  const moved = start - (bytes.byteOffset + start) % item;
+  if (moved < start) bytes.copyWithin(moved, start, start + size);
+  return bytes.subarray(moved, moved + size);
 }
 
 /** Types of elements by the names of PyTorch's storages. */
@@ -344,9 +358,10 @@ function readStorage(
 ): unknown {
   const [kind, type, key, , count, view] = Array.isArray(id) ? id : [];
   if (kind === "module") return type;
-  if (kind !== "storage" || !(type instanceof Global) || key === undefined) {
+  if (kind !== "storage" || !(type instanceof Global)) {
     return fail(`it refers to ${printed(kind)}, which is no storage`);
   }
+  const name = keyOf(key, fail);
   const isUntyped = /^torch(\.storage)?\.UntypedStorage$/.test(type.name);
   if (!isUntyped && !Object.hasOwn(STORAGES, type.name)) {
     fail(`its elements are of ${quote(type.name)}, which is not supported`);
@@ -355,7 +370,7 @@ function readStorage(
   const item = ITEM_SIZES[stored ?? "U8"];
   if (!isCount(count) || count * item > fileSize) {
     return fail(
-      `storage ${quote(String(key))} is to hold ${printed(count)} elements, ` +
+      `storage ${quote(name)} is to hold ${printed(count)} elements, ` +
         `more than the file`,
     );
   }
@@ -364,13 +379,22 @@ function readStorage(
       "it holds views of storages, which only old versions of PyTorch wrote",
     );
   }
-  const name = String(key);
   const storage = storages.get(name) ?? new Storage(name, stored, count * item);
   if (storage.size !== count * item || storage.type !== stored) {
     fail(`it describes storage ${quote(name)} in two ways`);
   }
   storages.set(name, storage);
   return storage;
+}
+
+/**
+ * The name of a storage. Lists, which would print as well, may hold themselves
+ * so often that their text has no end.
+ */
+function keyOf(key: unknown, fail: Fail): string {
+  if (typeof key === "string") return key;
+  if (Number.isSafeInteger(key)) return `${key}`;
+  return fail(`the key of a storage is ${printed(key)}, no text or integer`);
 }
 
 /** Makes tensors and plain containers, of all that a pickle may call. */
@@ -472,7 +496,8 @@ export function numberOf(value: unknown): number | null {
   const [dtype, content] = value.args;
   const kind = dtype instanceof Opaque ? dtype.args[0] : null;
   const raw = rawBytes(content);
-  if (!raw || Number(String(kind).slice(1)) !== raw.length) return null;
+  if (!raw || typeof kind !== "string") return null;
+  if (Number(kind.slice(1)) !== raw.length) return null;
   const view = new DataView(raw.buffer, raw.byteOffset, raw.byteLength);
   if (kind === "f8") return view.getFloat64(0, true);
   if (kind === "f4") return view.getFloat32(0, true);
@@ -493,11 +518,10 @@ function isCount(value: unknown): value is number {
   return Number.isSafeInteger(value) && Number(value) >= 0;
 }
 
-/** Prints a value of a pickle for an error. */
+/** Prints a value of a pickle for an error, of an object only that it is one. */
 function printed(value: unknown): string {
   if (typeof value === "string") return quote(value);
-  if (typeof value === "object" && value !== null) {
-    return `a ${value.constructor.name}`;
-  }
+  if (Array.isArray(value)) return "a list";
+  if (typeof value === "object" && value !== null) return "an object";
   return quote(String(value)).slice(1, -1);
 }

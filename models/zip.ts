@@ -49,7 +49,7 @@ export function readZip(
   const files = new Map<string, ZipFile>();
   const text = new TextDecoder();
   const end = start + size;
-  let at = start;
+  let at = start, held = 0;
   for (let i = 0; i < count; i++) {
     if (at + CENTRAL > end || view.getUint32(at, true) !== 0x02014b50) {
       fail("the directory of its zip archive is damaged");
@@ -69,6 +69,9 @@ export function readZip(
       extraLength,
       [24, 20, 42].map((field) => view.getUint32(at + field, true)),
     );
+    // Files that overlap would make reading them all take far longer.
+    held += size;
+    if (held > bytes.length) fail("its files hold more than the archive");
     const what = {
       name,
       size,

@@ -49,6 +49,8 @@ export interface DynamicExportOptions {
   readonly constants?: NamedTensors;
   /** Stored in the file, such as the model's card. */
   readonly metadata?: Readonly<Record<string, string>>;
+  /** Names of inputs, in their order; others follow in the graph's. */
+  readonly inputOrder?: readonly string[];
 }
 
 /** An ONNX model for any number of images. */

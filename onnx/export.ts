@@ -58,6 +58,8 @@ export interface ExportOptions {
   readonly constants?: NamedTensors;
   /** Stored in the file, such as the model's card. */
   readonly metadata?: Readonly<Record<string, string>>;
+  /** Names of inputs, in their order; others follow in the graph's. */
+  readonly inputOrder?: readonly string[];
   /**
    * Leave large constants out of the bytes: each is then a file beside, named
    * in `external` (default false).
@@ -181,6 +183,10 @@ export function exportModel(
     }
   }
 
+  const { inputOrder = [] } = options;
+  const rank = ({ name }: ValueInfo) =>
+    inputOrder.includes(name) ? inputOrder.indexOf(name) : inputOrder.length;
+  inputs.sort((a, b) => rank(a) - rank(b));
   const infos = Object.keys(outputs).map((name, i): ValueInfo => {
     const node = results[i];
     if (order.some((other) => other.name === name)) {

@@ -63,6 +63,14 @@ export interface NetworkExportOptions {
   readonly card?: Card;
 }
 
+/** Names of what each kind computes. */
+const OUTPUTS: Readonly<Record<ExportKind, readonly string[]>> = {
+  forward: ["representation", "logits"],
+  representation: ["representation"],
+  "input-gradient": ["gradient", "losses"],
+  "pgd-step": ["next", "losses"],
+};
+
 /** What each input and output is, for the file's metadata. */
 const MEANINGS: Readonly<Record<string, string>> = {
   images: "in [0, 1]; normalisation is part of the network",
@@ -120,11 +128,11 @@ export function exportNetwork(
 ): DynamicModel {
   const { what, objective = "cross-entropy", norm = "l2", card } = options;
   const differentiates = what === "input-gradient" || what === "pgd-step";
-  const build = (n: number) => graphOf(spec, n, options);
-  const names = Object.keys(build(1));
-  const described = new Set([...names, ...inputNames(options)]);
-  return exportDynamicModel(build, {
+  const inputOrder = inputNames(options);
+  const described = new Set([...OUTPUTS[what], ...inputOrder]);
+  return exportDynamicModel((n) => graphOf(spec, n, options), {
     constants: parameters,
+    inputOrder,
     metadata: {
       what,
       ...(differentiates ? { objective } : {}),
@@ -155,23 +163,25 @@ function graphOf(
 ): Record<string, Node> {
   const shape = [n, 3, size, size];
   const images = input("images", shape);
-  const { representation, logits } = buildModel(spec, images);
-  if (what === "forward") return { representation, logits };
-  if (what === "representation") return { representation };
-  const { loss, ofRepresentation }: Objective = objective === "cross-entropy"
-    ? crossEntropyObjective([], spec.classes)
-    : matchRepresentation(tensor([]));
+  if (what === "forward" || what === "representation") {
+    const { representation, logits } = buildModel(spec, images);
+    return { representation, ...(what === "forward" ? { logits } : {}) };
+  }
+  const { loss, ofRepresentation: fakeRelu }: Objective =
+    objective === "cross-entropy"
+      ? crossEntropyObjective([], spec.classes)
+      : matchRepresentation(tensor([]));
+  const model = buildModel(spec, images, { fakeRelu });
   const feeds: Record<string, readonly number[]> = objective === "cross-entropy"
-    ? { labels: logits.shape }
-    : { target: representation.shape };
-  const fakeRelu = ofRepresentation;
+    ? { labels: model.logits.shape }
+    : { target: model.representation.shape };
   if (what === "pgd-step") {
     return { ...pgdStep(spec, shape, { norm, loss, feeds, fakeRelu }) };
   }
   const nodes = Object.fromEntries(
     Object.entries(feeds).map(([name, size]) => [name, input(name, size)]),
   );
-  const losses = loss(buildModel(spec, images, { fakeRelu }), nodes);
+  const losses = loss(model, nodes);
   const [gradient] = grad(losses, [images]);
   return { gradient, losses };
 }

@@ -81,7 +81,8 @@ const IMAGE_SIZES = { cifar: 32, imagenet: 224 } as const;
  * Makes a checkpoint of another project's file, without executing anything
  * that the file says; see `importWeights()` for the formats.
  *
- * @param bytes The whole file; tensors may share its memory
+ * @param bytes The whole file, which is taken over: tensors share its memory
+ *   and may be moved within it
  * @param source Its path, for errors and the card
  * @param options What the file does not tell
  * @returns The checkpoint, and what was inferred

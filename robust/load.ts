@@ -7,8 +7,8 @@ import {
   type Architecture,
   ARCHITECTURES,
   type Card,
+  checkpointFormat,
   decodeCheckpoint,
-  isTorchFile,
   type ModelSpec,
 } from "../models/mod.ts";
 import { readBytes, sha256InParts } from "../models/files.ts";
@@ -126,8 +126,8 @@ export async function loadNetwork(
 ): Promise<LoadedNetwork> {
   const path = await findModel(source);
   const bytes = await readBytes(path);
-  if (isTorchFile(bytes)) {
-    const { checkpoint, notes } = importBytes(bytes, path, {});
+  if (checkpointFormat(bytes, path) === "torch") {
+    const { checkpoint, notes } = importBytes(bytes, path);
     const { card, tensors } = checkpoint;
     const network = new Network(specOf(card), tensors, options);
     return { network, card, path, notes };
@@ -161,11 +161,22 @@ export async function importFile(
   return importBytes(await readBytes(path), path, options);
 }
 
-function importBytes(
+/**
+ * Reads another project's file as a checkpoint, as `importFile()` does.
+ *
+ * @param bytes The whole file, which is taken over
+ * @param path Where it was read from, for errors and the card
+ * @param options What the file does not tell
+ * @returns The checkpoint, and what was inferred
+ * @throws {SyntaxError} If the file is damaged or of no known format
+ * @throws {TypeError} If it holds no known network or not the one asked for
+ */
+export function importBytes(
   bytes: Uint8Array,
   path: string,
-  options: ImportCheckpointOptions,
+  options: Omit<ImportCheckpointOptions, "sha256"> = {},
 ): ImportedCheckpoint {
+  // Before anything is moved within the bytes.
   const sha256 = sha256InParts(bytes);
   return importCheckpoint(bytes, path, { ...options, sha256 });
 }

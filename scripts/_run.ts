@@ -496,12 +496,36 @@ export function datasetProgress(progress: Progress): {
   };
 }
 
-/** Makes sure that a file can be written where the user wants it. */
-export async function checkFile(path: string): Promise<void> {
-  await Deno.mkdir(dirname(path), { recursive: true });
+/**
+ * Makes sure that a file can be written where the user wants it, before any
+ * work.
+ *
+ * @param path The file; its folder is made
+ * @param options `isNew`: refuses to replace a file
+ */
+export async function checkFile(
+  path: string,
+  { isNew = false }: { readonly isNew?: boolean } = {},
+): Promise<void> {
   const info = await Deno.stat(path).catch(() => null);
   if (info?.isDirectory) {
     throw new UsageError(`Cannot write "${path}": it is a folder; name a file`);
+  }
+  if (info && isNew) {
+    throw new Error(
+      `Cannot write "${path}": there is a file already; remove it or pass ` +
+        `another --out`,
+    );
+  }
+  try {
+    await Deno.mkdir(dirname(path), { recursive: true });
+  } catch (error) {
+    const inFile = error instanceof Deno.errors.AlreadyExists ||
+      error instanceof Deno.errors.NotADirectory;
+    if (!inFile) throw error;
+    throw new Error(
+      `Cannot write "${path}": a folder of it is a file; pass another path`,
+    );
   }
 }
 

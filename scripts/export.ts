@@ -49,7 +49,7 @@ export const FLAGS = {
   model: {
     type: "string",
     required: true,
-    help: "run folder, .safetensors file or shipped name",
+    help: "run folder, .safetensors or .pt file, or shipped name",
   },
   out: { type: "path", required: true, help: ".onnx file to write" },
   what: {

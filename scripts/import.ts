@@ -15,11 +15,11 @@
  *
  * Architecture, width, classes and data set are told from the tensors, as is
  * the normalisation of the images if the file holds it. Other scripts load
- * such files as they are, where all can be told: --model resnet50_l2_eps3.pt
+ * PyTorch's files as they are, where all can be told, such as
+ * --model resnet50_l2_eps3.pt; safetensors files of others need an import.
  *
  * @module
  */
-import { dirname } from "node:path";
 import {
   type Architecture,
   ARCHITECTURES,
@@ -27,9 +27,10 @@ import {
   type Checkpoint,
   DATASETS,
   decodeCheckpoint,
-  decodeSafetensors,
+  decodeMetadata,
   findModel,
-  importFile,
+  importBytes,
+  readBytes,
   readCheckpoint,
   writeCheckpoint,
 } from "../mod.ts";
@@ -45,7 +46,7 @@ import {
   type ScriptContext,
   UsageError,
 } from "./_cli.ts";
-import { normOf, quoted, Recorder, versions } from "./_run.ts";
+import { checkFile, normOf, quoted, Recorder, versions } from "./_run.ts";
 
 const FLAGS = {
   out: { type: "path", required: true, help: "the .safetensors file to write" },
@@ -158,45 +159,25 @@ function normalizationOf({ mean, std }: Flags): { mean?: Rgb; std?: Rgb } {
   return { mean: channels("mean", mean), std: channels("std", std) };
 }
 
-/** Makes sure that a new file can be written, before any work. */
-async function checkOut(path: string): Promise<void> {
-  const info = await Deno.stat(path).catch(() => null);
-  if (info?.isDirectory) {
-    throw new UsageError(`Cannot write "${path}": it is a folder; name a file`);
-  }
-  if (info) {
-    throw new Error(
-      `Cannot write "${path}": there is a file already; remove it or pass ` +
-        `another --out`,
-    );
-  }
-  try {
-    await Deno.mkdir(dirname(path), { recursive: true });
-  } catch (error) {
-    const inFile = error instanceof Deno.errors.AlreadyExists ||
-      error instanceof Deno.errors.NotADirectory;
-    if (!inFile) throw error;
-    throw new Error(
-      `Cannot write "${path}": a folder of it is a file; pass another --out`,
-    );
-  }
-}
-
 /** Most bytes of a shipped network. */
 const SHIPPED_BYTES = 12e6;
 
-/** A checkpoint of this project with its card; null if the file is another's. */
-async function ownCheckpoint(source: string): Promise<Checkpoint | null> {
+/** Reads a file, or the checkpoint in the folder of a training run. */
+async function readSource(
+  source: string,
+): Promise<{ path: string; bytes: Uint8Array }> {
   const info = await Deno.stat(source).catch(() => null);
   const path = info?.isDirectory ? await findModel(source) : source;
-  if (!info || !/\.safetensors$/i.test(path)) return null;
-  const bytes = await Deno.readFile(path);
+  return { path, bytes: await readBytes(path) };
+}
+
+/** Whether a file is a checkpoint of this project, which has a card. */
+function isOwn(bytes: Uint8Array, path: string): boolean {
   try {
-    if (!decodeSafetensors(bytes, path).metadata.card) return null;
+    return decodeMetadata(bytes, path).card !== undefined;
   } catch {
-    return null; // What is wrong with it, its import says.
+    return false; // What is wrong with it, its import says.
   }
-  return await decodeCheckpoint(bytes, path);
 }
 
 /** Copies a checkpoint of this project. */
@@ -215,7 +196,7 @@ async function copyOwn(
         `is kept; leave the flag out`,
     );
   }
-  await checkOut(flags.out);
+  await checkFile(flags.out, { isNew: true });
   await writeCheckpoint(flags.out, { card, tensors }, { float16: flags.half });
   const { size } = await Deno.stat(flags.out);
   note(`Copied with its card: ${(size / 1e6).toFixed(1)} MB`);
@@ -228,13 +209,16 @@ async function copyOwn(
 async function main(flags: Flags, context: ScriptContext): Promise<void> {
   const { args, note, print } = context;
   const [file] = flags._;
-  const own = await ownCheckpoint(file);
-  if (own) return await copyOwn(own, flags, context);
+  const { path, bytes } = await readSource(file);
+  if (isOwn(bytes, path)) {
+    const own = await decodeCheckpoint(bytes, path);
+    return await copyOwn(own, flags, context);
+  }
   const attack = attackOf(flags, args);
   const normalization = normalizationOf(flags);
   const recorder = await Recorder.open("import", flags, null, context);
-  await checkOut(flags.out);
-  const { checkpoint, notes } = await importFile(file, {
+  await checkFile(flags.out, { isNew: true });
+  const { checkpoint, notes } = importBytes(bytes, path, {
     ...(flags.arch ? { architecture: flags.arch as Architecture } : {}),
     ...(flags.dataset ? { dataset: flags.dataset } : {}),
     ...(flags.prefix !== undefined ? { prefix: flags.prefix } : {}),

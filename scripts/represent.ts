@@ -9,7 +9,7 @@
  * Images are PNG and JPEG files of any size, resized and cropped as test
  * images are, or a tensor `x` of a .safetensors file. Row i of the results is
  * image i; the metadata of a .safetensors file holds the names, as JSON, under
- * "files". A .npy file holds one tensor and no metadata.
+ * "files": paths, or x.safetensors#0 for row 0 of a tensor. A .npy file holds one tensor and no metadata.
  *
  * Similarity search between two folders, in Python:
  *
@@ -70,7 +70,7 @@ export const FLAGS = {
   model: {
     type: "string",
     required: true,
-    help: "run folder, .safetensors file or shipped name",
+    help: "run folder, .safetensors or .pt file, or shipped name",
   },
   out: {
     type: "path",
@@ -282,9 +282,10 @@ async function fromTensors(path: string): Promise<Tensor> {
   return x as Tensor;
 }
 
-/** Parts of a tensor, named by their index. */
+/** Parts of a tensor, named by its file and their index. */
 async function* slices(
   x: Tensor,
+  path: string,
   { batchSize }: Pick<Flags, "batchSize">,
   { signal, ranks }: ScriptContext,
 ): AsyncGenerator<NamedImages> {
@@ -297,7 +298,10 @@ async function* slices(
     yield {
       start,
       images: rows(x, start, end),
-      names: Array.from({ length: end - start }, (_, i) => String(start + i)),
+      names: Array.from(
+        { length: end - start },
+        (_, i) => `${path}#${start + i}`,
+      ),
     };
   }
 }
@@ -340,7 +344,7 @@ export async function main(flags: Flags, context: ScriptContext) {
   const task = progress.start("represent", share);
   try {
     const parts = x
-      ? slices(x, flags, context)
+      ? slices(x, inputs!, flags, context)
       : fromFiles(files!, imageSize, flags, context);
     const all = await represent(network, parts, {
       batchSize: flags.batchSize,
@@ -354,7 +358,7 @@ export async function main(flags: Flags, context: ScriptContext) {
     const weights = await weightsOf("representing", model);
     const shape = x ? x.shape.slice(2) : [imageSize, imageSize];
     const metadata = {
-      files: JSON.stringify(x ? [inputs] : names),
+      files: JSON.stringify(names),
       model: weights.path,
       weightsSha256: weights.sha256,
       imageSize: shape.join(" x "),

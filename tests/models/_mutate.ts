@@ -1,9 +1,11 @@
 /**
- * Damages files at random, reproducibly.
+ * Damages files at random, reproducibly, and makes some that mutations of
+ * sound ones never get to.
  *
  * @module
  */
 import type { Random } from "../../core/mod.ts";
+import { counting, ops, Raw, shared, SHARED_KINDS } from "./_torch_file.ts";
 
 /** Values that lengths, counts and indices go wrong at. */
 const EXTREMES = [0, 1, 0x7f, 0x80, 0xff, 0x7fffffff, 0x80000000, 0xffffffff];
@@ -79,4 +81,64 @@ function spliced(
   result.set(part, start);
   result.set(rest, start + part.length);
   return result;
+}
+
+/** A text of up to 255 letters. */
+const text = (value: string) => ops(0x8c, value.length, value);
+
+/**
+ * A dictionary for `torchZip()` and `torchLegacy()` where containers that hold
+ * one another again and again are in the place of one part of a tensor, of a
+ * scalar or of an object.
+ */
+export function entangled(random: Random): Map<unknown, unknown> {
+  const kind = SHARED_KINDS[random.integer(SHARED_KINDS.length)];
+  const { bytes } = shared(1 + random.integer(200), kind);
+  const parts: Readonly<Record<string, Uint8Array>> = {
+    name: text("v"),
+    kind: text("storage"),
+    type: ops("ctorch\nFloatStorage\n"),
+    key: text("0"),
+    location: text("cpu"),
+    count: ops("K", 1),
+    offset: ops("K", 0),
+    shape: ops("K", 1, 0x85),
+    stride: ops("K", 1, 0x85),
+    hooks: ops("N"),
+    dtype: text("f4"),
+    content: text("abcd"),
+    module: text("a"),
+    state: ops("N"),
+    key2: text("s"),
+  };
+  const names = Object.keys(parts);
+  const hit = names[random.integer(names.length)];
+  const at = (name: string) => name === hit ? bytes : parts[name];
+  const raw = (...names: readonly Uint8Array[]) => new Raw(ops(...names));
+  return new Map<unknown, unknown>([
+    ["w", counting([1])],
+    [
+      raw(at("name")),
+      raw(
+        ops("ctorch._utils\n_rebuild_tensor_v2\n(("),
+        ...["kind", "type", "key", "location", "count"].map(at),
+        ops("tQ"),
+        ...["offset", "shape", "stride"].map(at),
+        ops(0x89),
+        at("hooks"),
+        ops("tR"),
+      ),
+    ],
+    [
+      raw(at("key2")),
+      raw(
+        ops("cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n"),
+        ...[at("dtype"), ops(0x85, "R"), at("content"), ops("tR")],
+      ),
+    ],
+    [
+      "object",
+      raw(at("module"), text("B"), ops(0x93, ")R"), at("state"), ops("b")),
+    ],
+  ]);
 }

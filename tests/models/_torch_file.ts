@@ -19,6 +19,8 @@ export interface SavedTensor {
   readonly offset?: number;
   /** Number of elements claimed, if not those of `data`. */
   readonly claimed?: number;
+  /** Names its storage, which is a text otherwise. */
+  readonly key?: unknown;
 }
 
 /** A float32 tensor counting up from some value. */
@@ -63,13 +65,53 @@ export class Call {
   ) {}
 }
 
+/** Operations of a pickle, to be written as they are. */
+export class Raw {
+  constructor(readonly bytes: Uint8Array) {}
+}
+
+/** Containers that `shared()` makes. */
+export const SHARED_KINDS = ["list", "tuple", "dictionary"] as const;
+
+/**
+ * A container that holds one of its kind twice, which holds another twice, and
+ * so on: few bytes that no walk or text gets to the end of.
+ *
+ * @param depth How many there are; at most 255
+ * @param kind What they are
+ */
+export function shared(
+  depth: number,
+  kind: (typeof SHARED_KINDS)[number] = "list",
+): Raw {
+  const around = (i: number) => {
+    const held = ops("h", i);
+    if (kind === "tuple") return ops(held, held, 0x86);
+    return kind === "list"
+      ? ops("]", held, "a", held, "a")
+      : ops("}", 0x8c, 1, "a", held, "s", 0x8c, 1, "b", held, "s");
+  };
+  const levels = Array.from(
+    { length: depth },
+    (_, i) => ops("0", around(i), "q", i + 1),
+  );
+  return new Raw(ops("]q", 0, ...levels));
+}
+
 /** Pickles values, and lists the storages of their tensors. */
 class Pickler {
   readonly storages: SavedTensor[] = [];
   readonly #isLegacy: boolean;
+  readonly #protocol: number;
 
-  constructor(isLegacy: boolean) {
+  constructor(isLegacy: boolean, protocol: number) {
     this.#isLegacy = isLegacy;
+    this.#protocol = protocol;
+  }
+
+  /** A whole pickle of a value. */
+  pickle(value: unknown): Uint8Array {
+    return framed(this.#protocol, this.write(value), ".");
   }
 
   write(value: unknown): Uint8Array {
@@ -85,13 +127,22 @@ class Pickler {
     }
     if (typeof value === "string") {
       const bytes = new TextEncoder().encode(value);
+      if (this.#protocol >= 4 && bytes.length < 256) {
+        return ops(0x8c, bytes.length, bytes, 0x94);
+      }
       return ops("X", uint32(bytes.length), bytes);
     }
+    if (value instanceof Raw) return value.bytes;
     if (value instanceof Call) {
       const state = value.state === undefined
         ? []
         : [this.write(value.state), "b"];
-      return ops(global(value.name), this.#tuple(value.args), "R", ...state);
+      return ops(
+        this.#global(value.name),
+        this.#tuple(value.args),
+        "R",
+        ...state,
+      );
     }
     if (Array.isArray(value)) {
       return ops("](", ...value.map((item) => this.write(item)), "e");
@@ -101,6 +152,14 @@ class Pickler {
       return ops("}(", ...entries.flat().map((item) => this.write(item)), "u");
     }
     return this.#tensor(value as SavedTensor);
+  }
+
+  #global(name: string): Uint8Array {
+    const dot = name.lastIndexOf(".");
+    const [module, own] = [name.slice(0, dot), name.slice(dot + 1)];
+    return this.#protocol >= 4
+      ? ops(this.write(module), this.write(own), 0x93, 0x94)
+      : ops("c", module, "\n", own, "\n");
   }
 
   #tuple(items: readonly unknown[]): Uint8Array {
@@ -113,15 +172,19 @@ class Pickler {
     if (known < 0) this.storages.push({ data, storage, shape });
     const count = rest.claimed ?? lengthOf(data);
     return ops(
-      global("torch._utils._rebuild_tensor_v2"),
-      ...["(", "(", this.write("storage"), global(`torch.${storage}`)],
-      ...[this.write(`${key}`), this.write("cpu"), this.write(count)],
+      this.#global("torch._utils._rebuild_tensor_v2"),
+      ...["(", "(", this.write("storage"), this.#global(`torch.${storage}`)],
+      ...[
+        this.write(rest.key ?? `${key}`),
+        this.write("cpu"),
+        this.write(count),
+      ],
       // The legacy form names the view of the storage, which is none.
       ...[this.#isLegacy ? "NtQ" : "tQ"],
       this.write(offset),
       this.#tuple(shape),
       this.#tuple(stride ?? rowMajor(shape)),
-      ...[0x89, global("collections.OrderedDict"), ")R", "tR"],
+      ...[0x89, this.#global("collections.OrderedDict"), ")R", "tR"],
     );
   }
 }
@@ -130,9 +193,11 @@ function isPlain(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !("storage" in value);
 }
 
-function global(name: string): Uint8Array {
-  const dot = name.lastIndexOf(".");
-  return ops("c", name.slice(0, dot), "\n", name.slice(dot + 1), "\n");
+/** A pickle of operations, which is in a frame from protocol 4 on. */
+function framed(protocol: number, ...parts: readonly Part[]): Uint8Array {
+  const body = ops(...parts);
+  const frame = protocol < 4 ? [] : [0x95, uint32(body.length), uint32(0)];
+  return ops(0x80, protocol, ...frame, body);
 }
 
 function lengthOf(data: ArrayBufferView): number {
@@ -150,9 +215,10 @@ function bytesOf(data: ArrayBufferView): Uint8Array {
 /** What `torch.save(value)` pickles, and the storages beside it. */
 export function torchParts(
   value: unknown,
+  protocol = 2,
 ): { pickle: Uint8Array; storages: readonly Uint8Array[] } {
-  const pickler = new Pickler(false);
-  const pickle = ops(0x80, 2, pickler.write(value), ".");
+  const pickler = new Pickler(false, protocol);
+  const pickle = pickler.pickle(value);
   return {
     pickle,
     storages: pickler.storages.map(({ data }) => bytesOf(data)),
@@ -160,8 +226,11 @@ export function torchParts(
 }
 
 /** A file of `torch.save(value)`, in the zip form. */
-export function torchZip(value: unknown): Uint8Array<ArrayBuffer> {
-  const { pickle, storages } = torchParts(value);
+export function torchZip(
+  value: unknown,
+  protocol = 2,
+): Uint8Array<ArrayBuffer> {
+  const { pickle, storages } = torchParts(value, protocol);
   return zipOf(torchEntries(pickle, storages));
 }
 
@@ -180,14 +249,17 @@ export function torchEntries(
 }
 
 /** A file of `torch.save(value)`, in the legacy form. */
-export function torchLegacy(value: unknown): Uint8Array<ArrayBuffer> {
-  const pickler = new Pickler(true);
-  const object = pickler.write(value);
+export function torchLegacy(
+  value: unknown,
+  protocol = 2,
+): Uint8Array<ArrayBuffer> {
+  const pickler = new Pickler(true, protocol);
+  const object = pickler.pickle(value);
   const keys = pickler.storages.map((_, i) => `${i}`);
   return ops(
-    ...LEGACY_HEAD,
-    ...[0x80, 2, object, "."],
-    ...[0x80, 2, new Pickler(true).write(keys), "."],
+    ...legacyHead(protocol),
+    object,
+    new Pickler(true, protocol).pickle(keys),
     ...pickler.storages.flatMap(({ data }) => [
       uint32(lengthOf(data)),
       uint32(0),
@@ -196,13 +268,18 @@ export function torchLegacy(value: unknown): Uint8Array<ArrayBuffer> {
   );
 }
 
-/** Magic number, version and system of the legacy form. */
-export const LEGACY_HEAD = [
-  ...[0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8],
-  ...[0x50, 0x19, "."],
-  ...[0x80, 2, "M", 0xe9, 3, "."],
-  ...[0x80, 2, "}(", "X", 13, 0, 0, 0, "little_endian", 0x88, "u."],
-] as const;
+/** Magic number, version and system of the legacy form, a pickle each. */
+function legacyHead(protocol: number): Uint8Array[] {
+  const magic = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
+  return [
+    framed(protocol, 0x8a, magic.length, ...magic, "."),
+    framed(protocol, "M", 0xe9, 3, "."),
+    new Pickler(true, protocol).pickle({ little_endian: true }),
+  ];
+}
+
+/** What the legacy form of protocol 2 begins with. */
+export const LEGACY_HEAD = legacyHead(2);
 
 /** How a zip archive departs from a sound one. */
 export interface ZipFaults {

@@ -130,6 +130,10 @@ Deno.test("unpickle() bounds operations, objects, texts and integers", () => {
     [repeated(3e6, "("), /more than 500000 objects/],
     [ops("X", 1, 0, 0, 1, new Uint8Array(100)), /texts have more than/],
     [ops("ca", repeated(2000, "b")), /a line has more than 1024 bytes/],
+    [
+      ops("X", 0, 8, 0, 0, repeated(2048, "b"), 0x8c, 1, "a", 0x93),
+      /the name of a global has more than 1024 letters/,
+    ],
     [ops(0x8b, 0, 0, 1, 0), /an integer has 65536 bytes/],
   ];
   for (const [bytes, what] of rows) {

@@ -16,6 +16,7 @@ import {
 } from "../../core/mod.ts";
 import { sha256 } from "../../models/checkpoint.ts";
 import {
+  decodeMetadata,
   decodeSafetensors,
   encodeSafetensors,
 } from "../../models/safetensors.ts";
@@ -387,4 +388,16 @@ Deno.test("decodeSafetensors() gives a clean error for damaged headers", () => {
   }
   // Names, texts and padding may change without harm; the rest may not.
   assert(refused > 2500, `only ${refused} of 5000 refused`);
+});
+
+Deno.test("decodeMetadata() reads the texts of a file's beginning alone", () => {
+  const bytes = encodeSafetensors({ w: tensor([1, 2]) }, { card: "{}" });
+  const start = bytes.subarray(0, bytes.length - 8);
+  assertEquals({ ...decodeMetadata(start, "a") }, { card: "{}" });
+  assertEquals({ ...decodeMetadata(encodeSafetensors({}), "a") }, {});
+  assertThrows(
+    () => decodeMetadata(bytes.subarray(0, 20), "a"),
+    SyntaxError,
+    'Cannot read checkpoint "a": it claims a header of',
+  );
 });

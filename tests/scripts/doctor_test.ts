@@ -2,6 +2,7 @@
  * Findings about folders of data: each one sentence with what to do.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
+import { examineData, type Progress } from "../../datasets/mod.ts";
 import { assertSentence, run, writePicture } from "./_script.ts";
 
 const folder = await Deno.makeTempDir({ prefix: "robust reps doctor-" });
@@ -82,6 +83,20 @@ Deno.test("doctor finds nothing wrong with whole data", async () => {
   assertMatch(stderr, /^Form: class folders$/m);
   assertMatch(stderr, /^train: 2 classes, 2 images$/m);
   assertMatch(stderr, /^Open it with --dataset image_folder$/m);
+});
+
+Deno.test("doctor says which split it decodes, and how far it is", async () => {
+  const root = await make(pictures({ train: "ant bee", val: "ant bee" }));
+  const states: Progress[] = [];
+  await examineData(`${folder}/${root}/`, {
+    onProgress: (state) => states.push(state),
+  });
+  assertEquals(states, [
+    { stage: "decode train", done: 0, total: 2 },
+    { stage: "decode train", done: 2, total: 2 },
+    { stage: "decode val", done: 0, total: 2 },
+    { stage: "decode val", done: 2, total: 2 },
+  ]);
 });
 
 Deno.test("doctor writes what it found as JSON", async () => {

@@ -66,6 +66,17 @@ const EXPORTS: readonly Exported[] = [
   { what: "pgd-step", objective: "cross-entropy", norm: "linf" },
 ];
 
+const feedOf = ({ objective }: Exported) =>
+  objective === "cross-entropy" ? "labels" : "target";
+
+/** Inputs of each kind, in the order that the help says. */
+const INPUTS: Readonly<Record<ExportKind, (one: Exported) => string[]>> = {
+  forward: () => ["images"],
+  representation: () => ["images"],
+  "input-gradient": (one) => ["images", feedOf(one)],
+  "pgd-step": (one) => ["images", feedOf(one), "center", "epsilon", "stepSize"],
+};
+
 const fileOf = ({ what, objective, norm }: Exported) =>
   `${folder}/${what} ${objective} ${norm}.onnx`;
 
@@ -191,7 +202,9 @@ Deno.test("export keeps weights, card and meanings in the file", async () => {
     const kept = JSON.parse(metadata.card) as Card;
     assertEquals(kept, JSON.parse(JSON.stringify(card)));
     const described = Object.keys(JSON.parse(metadata.meanings)).sort();
-    const named = [...graph.input, ...graph.output].map(({ name }) => name);
+    const inputs = graph.input.map(({ name }) => name);
+    assertEquals(inputs, INPUTS[one.what](one));
+    const named = [...inputs, ...graph.output.map(({ name }) => name)];
     assertEquals(described, named.sort());
     const record = await recordOf(`${fileOf(one)}.json`);
     assertEquals(record.command, "export");

@@ -117,7 +117,11 @@ const MISTAKES: readonly Row[] = [
     /"empty": the folder holds no model.safetensors; pass the folder of a/,
   ],
   ["text.pt --out NEW", 1, /neither a file of torch.save\(\) nor of safetens/],
-  ["none.pt --out NEW", 1, /Cannot import "none.pt": the file is empty/],
+  [
+    "none.pt --out NEW",
+    1,
+    /Cannot read checkpoint "none.pt": the file is empty/,
+  ],
   ["cut.pt --out NEW", 1, /lacks the directory at its end.*truncated/],
   ["cut-legacy.pt --out NEW", 1, /the file is truncated/],
   ["other.pt --out NEW", 1, /such as "weight", are those of no known network/],
@@ -146,7 +150,7 @@ const MISTAKES: readonly Row[] = [
   ["net.pt --out NEW --eps -1", 2, /--epsilon must be >= 0/],
   ["net.pt --out net.pt", 1, /"net.pt": there is a file already; remove it or/],
   ["net.pt --out empty", 2, /"empty": it is a folder; name a file/],
-  ["net.pt --out text.pt/a", 1, /"text.pt\/a": .*a file; pass another --out/],
+  ["net.pt --out text.pt/a", 1, /"text.pt\/a": .*a file; pass another path/],
   ["net.pt --out NEW --json empty", 2, /"empty": it is a folder; name a file/],
   ["net.pt --ou NEW", 2, /Unknown flag --ou: did you mean --out\?/],
 ];

@@ -116,6 +116,10 @@ Deno.test("represent gives the same for files, tensors and any batch size", asyn
   );
   await ask("--inputs", "x.safetensors", "--out", "fed.safetensors");
   const fed = await read("fed.safetensors");
+  assertEquals(
+    JSON.parse(fed.metadata.files),
+    WHOLE.map((_, i) => `x.safetensors#${i}`),
+  );
   for (const name of ["representation", "logits"] as const) {
     const options = { tolerance: 1e-5, name };
     assertAllClose(two.tensors[name], all.tensors[name], options);

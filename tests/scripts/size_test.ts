@@ -85,15 +85,25 @@ Deno.test("experiments take --size 224", async () => {
   assertMatch(evaluated.stdout, /^Images: 8$/m);
   assertMatch(evaluated.stderr, /Left out 1 of 9 images of the test split/);
 
-  const few = ["--steps", "2"];
+  const few = ["--steps", "1", "--preview-every", "0"];
+  const pair = ["a.jpg", "b.jpg"], one = ["a.jpg", "--features", "1"];
+  const data = [...DATA, "--gallery", "2", "--features", "1"];
   for (
     const [script, ...args] of [
-      ["invert", "--target", "a.jpg", "--out", "inverted"],
-      ["interpolate", "a.jpg", "b.jpg", "--frames", "3", "--out", "mixed"],
+      ["invert", "--target", "a.jpg"],
+      ["interpolate", ...pair, "--frames", "3"],
+      ["constrained_inversion", ...pair, "--radius", "9"],
+      ["match_representation", ...pair],
+      ["manipulate_features", ...one],
+      ["visualize_features", ...data, "--images", "1"],
+      ["maximizing_inputs", ...data, "--images", "2", "--top", "1"],
+      ["headline", ...pair],
     ]
   ) {
-    await succeed(script, [...model, ...few, ...args], { cwd: folder });
-    const out = `${folder}/${args.at(-1)}`;
+    const out = `${folder}/${script}`;
+    await succeed(script, [...model, ...few, ...args, "--out", out], {
+      cwd: folder,
+    });
     const tiles = (await filesBelow(out)).filter((path) =>
       path.startsWith("tiles/")
     );
