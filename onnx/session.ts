@@ -361,9 +361,9 @@ async function load(
 function stagesOf(
   outputs: Readonly<Record<string, Node>>,
   block: number | undefined,
-  isPrepared?: (name: string) => boolean,
+  isPrepared: (name: string) => boolean = () => true,
 ): Record<"prepared" | "rest", Readonly<Record<string, Node>>> {
-  const lowered = lower(Object.values(outputs), block);
+  const lowered = lower(Object.values(outputs), block, isPrepared);
   const { prepared, outputs: rest } = hoistParameters(lowered, isPrepared);
   const names = Object.keys(outputs);
   return {
