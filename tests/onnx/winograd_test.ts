@@ -98,12 +98,12 @@ function make(options: Case) {
 for (
   const [name, options, isTaken] of [
     ["5 images of 8 x 8", {}, true],
-    ["4 images of 4 x 4", { images: 4, size: [4, 4] }, true],
+    ["2 images of 4 x 4", { images: 2, size: [4, 4] }, true],
     ["17 images of 16 x 16", { images: 17, size: [16, 16] }, true],
     ["3 by 12", { size: [3, 12] }, true],
     ["16 to 48 channels", { outputs: 48 }, true],
     ["32 to 16 channels", { channels: 32 }, true],
-    ["3 images", { images: 3 }, false],
+    ["one image", { images: 1 }, false],
     ["a width of 6", { size: [8, 6] }, false],
     ["a width of 32", { size: [4, 32] }, false],
     ["12 channels", { channels: 12, outputs: 12 }, false],
