@@ -76,7 +76,7 @@ interface Case {
 
 /** Inputs and weights of a small graph. */
 function make(options: Case) {
-  const { images = 5, channels = 16, outputs = 16, size = [8, 8] } = options;
+  const { images = 5, channels = 64, outputs = 64, size = [8, 8] } = options;
   const random = new Random(7);
   const values = {
     x: random.normal([images, channels, ...size]),
@@ -101,13 +101,14 @@ for (
     ["2 images of 4 x 4", { images: 2, size: [4, 4] }, true],
     ["17 images of 16 x 16", { images: 17, size: [16, 16] }, true],
     ["3 by 12", { size: [3, 12] }, true],
-    ["16 to 48 channels", { outputs: 48 }, true],
-    ["32 to 16 channels", { channels: 32 }, true],
+    ["64 to 96 channels", { outputs: 96 }, true],
+    ["80 to 64 channels", { channels: 80 }, true],
     ["one image", { images: 1 }, false],
     ["a width of 6", { size: [8, 6] }, false],
     ["a width of 32", { size: [4, 32] }, false],
-    ["12 channels", { channels: 12, outputs: 12 }, false],
-    ["20 outputs", { outputs: 20 }, false],
+    ["32 channels", { channels: 32, outputs: 32 }, false],
+    ["68 channels", { channels: 68, outputs: 68 }, false],
+    ["68 outputs", { outputs: 68 }, false],
   ] as const
 ) {
   Deno.test(`convolutions of ${name}: the same as plain`, async () => {
@@ -138,7 +139,7 @@ const GRAPHS: Readonly<Record<string, readonly [Outputs, number, number]>> = {
     2,
   ],
   "1 x 1 is not for it": [
-    { y: conv2d(h, parameter("one", [16, 16, 1, 1])) },
+    { y: conv2d(h, parameter("one", [64, 64, 1, 1])) },
     1,
     2,
   ],
@@ -154,7 +155,7 @@ const GRAPHS: Readonly<Record<string, readonly [Outputs, number, number]>> = {
 
 for (const [name, [outputs, ...counts]] of Object.entries(GRAPHS)) {
   Deno.test(`${name}: the same by Winograd`, async () => {
-    const one = new Random(9).normal([16, 16, 1, 1]);
+    const one = new Random(9).normal([64, 64, 1, 1]);
     assertEquals(countOf(outputs), counts);
     await assertSameAsPlain(outputs, feeds, { ...constants, one });
   });
