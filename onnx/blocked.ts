@@ -38,6 +38,13 @@ import {
   TRANSPOSED_KERNEL,
 } from "../core/mod.ts";
 import { scatteredMaxPoolGradient } from "./pooling.ts";
+import {
+  COLUMN_CONV,
+  columnConv,
+  SWAP,
+  swapBlocks,
+  useWinograd,
+} from "./winograd.ts";
 
 const DOMAIN = "com.microsoft.nchwc";
 
@@ -94,8 +101,8 @@ function toPlain(x: Node): Node {
 interface BlockedOptions {
   /** Distance between positions (default 1). */
   readonly stride?: number;
-  /** Zeros on every side (default 0). */
-  readonly padding?: number;
+  /** Zeros on every side, or at rows' and columns' ends (default 0). */
+  readonly padding?: number | readonly [number, number];
   /** Distance between taps (default 1). */
   readonly dilation?: number;
   /** Number of independent convolutions (default 1). */
@@ -111,10 +118,11 @@ interface BlockedOptions {
 function blockedConv(x: Node, w: Node, options: BlockedOptions): Node {
   const { stride = 1, padding = 0, dilation = 1, groups = 1 } = options;
   const { sum, relu } = options;
+  const pads = typeof padding === "number" ? [padding, padding] : padding;
   const attributes: Attributes = {
     kernel_shape: { ints: w.shape.slice(2) },
     strides: { ints: [stride, stride] },
-    pads: { ints: [padding, padding, padding, padding] },
+    pads: { ints: [...pads, ...pads] },
     dilations: { ints: [dilation, dilation] },
     group: { int: groups },
     ...(relu ? { activation: { string: "Relu" } } : {}),
@@ -206,20 +214,24 @@ function weightGradient(
 
 /**
  * Takes blocked kernels for convolutions and the gradients of their weights,
- * and the CPU provider's way to the gradient of max pooling.
+ * Winograd's way where it pays, and the CPU provider's to the gradient of max
+ * pooling.
  * Activations then stay in blocks through sums, masks, ReLUs and the
  * normalisation of channels.
  *
  * @param outputs Nodes to compute
  * @param block Channels in a block, see `probeBlock()` in session.ts
+ * @param isPrepared Whether a parameter is known before the graph runs
  * @returns Equal nodes, in the same order
  */
 export function useBlockedKernels(
   outputs: readonly Node[],
   block: number,
+  isPrepared: (name: string) => boolean,
 ): Node[] {
+  const options = { block, elementwise: ELEMENTWISE, isPrepared };
   return expandOps(
-    new Layout(outputs, block).outputs(),
+    new Layout(useWinograd(outputs, options), block).outputs(),
     scatteredMaxPoolGradient,
   );
 }
@@ -295,7 +307,8 @@ class Layout {
 
   #comesInBlocks(node: Node): boolean {
     return this.#isConv(node) || this.#channelsOf(node) !== null ||
-      this.#isElementwise(node);
+      this.#isElementwise(node) || node.op?.type === COLUMN_CONV ||
+      node.op?.type === SWAP;
   }
 
   /** Whether a node is a convolution that the blocked kernel takes. */
@@ -385,6 +398,11 @@ class Layout {
     const kernel = this.#kernels.get(node);
     if (kernel) {
       this.#blocked.set(node, this.#compute(kernel));
+    } else if (node.op?.type === COLUMN_CONV) {
+      this.#blocked.set(node, this.#columnConv(node));
+    } else if (node.op?.type === SWAP) {
+      const [x] = node.inputs;
+      this.#blocked.set(node, swapBlocks(this.#asBlocked(x), this.#block));
     } else if (this.#native.has(node)) {
       const inputs = node.inputs.map((x) => this.#asBlocked(x));
       this.#blocked.set(node, rebuilt(node, inputs));
@@ -406,18 +424,30 @@ class Layout {
       });
     }
     const { inputs: [x, w, bias], attributes } = linear.node;
-    const weights = w.op?.type === TRANSPOSED_KERNEL
-      ? packedTransposed(this.#asPlain(w.inputs[0]), this.#block)
-      : packed(this.#asPlain(w), this.#block);
     const isWhole = x.shape[1] % this.#block === 0;
     return blockedConv(
       isWhole ? this.#asBlocked(x) : this.#asPlain(x),
-      weights,
+      this.#packed(w),
       {
         ...geometryOf(attributes),
         ...last,
         bias: bias && this.#asPlain(bias),
       },
+    );
+  }
+
+  #packed(w: Node): Node {
+    return w.op?.type === TRANSPOSED_KERNEL
+      ? packedTransposed(this.#asPlain(w.inputs[0]), this.#block)
+      : packed(this.#asPlain(w), this.#block);
+  }
+
+  #columnConv({ inputs: [x, w, bias] }: Node): Node {
+    return columnConv(
+      this.#asBlocked(x),
+      this.#packed(w),
+      bias ? this.#asPlain(bias) : null,
+      { block: this.#block, conv: blockedConv },
     );
   }
 

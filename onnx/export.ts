@@ -78,11 +78,19 @@ export interface ExportOptions {
  * @param outputs Nodes to compute
  * @param block Take the CPU provider's own kernels, with this many channels in
  * a block: the graph then runs on that provider alone
+ * @param isPrepared For those kernels: whether a parameter is known before the
+ * graph runs, by its name (default: none is)
  * @returns Equal nodes, in the same order
  */
-export function lower(outputs: readonly Node[], block?: number): Node[] {
+export function lower(
+  outputs: readonly Node[],
+  block?: number,
+  isPrepared: (name: string) => boolean = () => false,
+): Node[] {
   const once = simplify(outputs);
-  return simplify(block ? useBlockedKernels(once, block) : expandOps(once));
+  return simplify(
+    block ? useBlockedKernels(once, block, isPrepared) : expandOps(once),
+  );
 }
 
 /** A constant outside of the model's bytes. */

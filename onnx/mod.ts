@@ -30,5 +30,6 @@ export {
   Program,
   type Provider,
   runtimeVersion,
+  Series,
   type Stages,
 } from "./session.ts";

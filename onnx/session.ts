@@ -15,6 +15,7 @@ import {
   type Node,
   sameShape,
   show,
+  sizeOf,
 } from "../core/mod.ts";
 import { blockedWeights, PROBE_SHAPE, probeGraph } from "./blocked.ts";
 import {
@@ -309,23 +310,46 @@ export async function compile(
   return program;
 }
 
-/** Computes what depends on constants alone: each group in its own memory. */
+/** Bytes that are prepared in one run, as far as there are several values. */
+const PREPARED_BYTES = 2 ** 25;
+
+/**
+ * Computes what depends on constants alone, each group in its own memory. A few
+ * at a time: the native package returns a copy of whatever it computes.
+ */
 async function prepare(
   kept: Readonly<Record<string, Node>>,
   passing: Readonly<Record<string, Node>>,
   options: CompileOptions,
 ): Promise<Record<string, AnyTensor>> {
-  const nodes = { ...kept, ...passing };
-  if (Object.keys(nodes).length === 0) return {};
-  const program = await load(nodes, { ...options, constants: {} });
-  const isKept = ({ name }: ValueInfo) => Object.hasOwn(kept, name);
-  const values = {
-    ...allocateTensors(program.outputs.filter(isKept)),
-    ...allocateTensors(program.outputs.filter((info) => !isKept(info))),
-  };
-  await program.run(options.constants ?? {}, values);
-  await program.release();
+  const values: Record<string, AnyTensor> = {};
+  for (const group of [kept, passing]) {
+    for (const nodes of parts(group)) {
+      const program = await load(nodes, { ...options, constants: {} });
+      const outputs = program.allocateOutputs();
+      await program.run(options.constants ?? {}, outputs);
+      await program.release();
+      Object.assign(values, outputs);
+    }
+  }
   return values;
+}
+
+/** Nodes by name in parts of about `PREPARED_BYTES`. */
+function parts(
+  nodes: Readonly<Record<string, Node>>,
+): Record<string, Node>[] {
+  const found: Record<string, Node>[] = [];
+  let room = 0;
+  for (const [name, node] of Object.entries(nodes)) {
+    if (room <= 0) {
+      found.push({});
+      room = PREPARED_BYTES;
+    }
+    found.at(-1)![name] = node;
+    room -= 4 * sizeOf(node.shape);
+  }
+  return found;
 }
 
 /** Makes a program from nodes as they are. */
@@ -361,9 +385,9 @@ async function load(
 function stagesOf(
   outputs: Readonly<Record<string, Node>>,
   block: number | undefined,
-  isPrepared?: (name: string) => boolean,
+  isPrepared: (name: string) => boolean = () => true,
 ): Record<"prepared" | "rest", Readonly<Record<string, Node>>> {
-  const lowered = lower(Object.values(outputs), block);
+  const lowered = lower(Object.values(outputs), block, isPrepared);
   const { prepared, outputs: rest } = hoistParameters(lowered, isPrepared);
   const names = Object.keys(outputs);
   return {
@@ -372,18 +396,59 @@ function stagesOf(
   };
 }
 
-/** Two programs made from one graph, see `compileStages()`. */
+/** Programs that give all of their outputs, one after the other. */
+export class Series {
+  /** What `run()` needs. */
+  readonly inputs: readonly ValueInfo[];
+  /** What `run()` gives. */
+  readonly outputs: readonly ValueInfo[];
+  readonly #programs: readonly Program[];
+
+  /** @ignore Use compileStages(). */
+  constructor(programs: readonly Program[]) {
+    const inputs = programs.flatMap((program) => program.inputs);
+    this.inputs = [
+      ...new Map(inputs.map((info) => [info.name, info])).values(),
+    ];
+    this.outputs = programs.flatMap(({ outputs }) => outputs);
+    this.#programs = programs;
+  }
+
+  /** As that of a `Program`. */
+  async run(
+    feeds: NamedTensors,
+    into: NamedTensors = {},
+  ): Promise<Record<string, AnyTensor>> {
+    const values: Record<string, AnyTensor> = {};
+    for (const program of this.#programs) {
+      Object.assign(values, await program.run(feeds, into));
+    }
+    return values;
+  }
+
+  /** Tensors for `into` of `run()`, to be used again and again. */
+  allocateOutputs(): Record<string, AnyTensor> {
+    return allocateTensors(this.outputs);
+  }
+
+  /** Frees the programs. */
+  async release(): Promise<void> {
+    for (const program of this.#programs) await program.release();
+  }
+}
+
+/** Programs made from one graph, see `compileStages()`. */
 export interface Stages {
   /** From parameters to what `step` needs of them. */
-  readonly prepare: Program;
+  readonly prepare: Series;
   /** The rest: reads inputs, and outputs of `prepare`. */
   readonly step: Program;
 }
 
 /**
- * Makes two programs from a graph whose parameters change now and then: what
- * depends on them alone, such as folding BatchNorm and packing weights, is
- * computed once for many steps.
+ * Makes programs of two kinds from a graph whose parameters change now and
+ * then: what depends on them alone, such as folding BatchNorm and packing
+ * weights, is computed once for many steps.
  *
  * @param outputs Nodes to compute, by output name
  * @throws {Error} If the provider cannot run the graph
@@ -394,8 +459,12 @@ export async function compileStages(
 ): Promise<Stages> {
   const block = await blockFor(options.provider ?? "cpu");
   const { prepared, rest } = stagesOf(outputs, block);
+  const programs: Program[] = [];
+  for (const nodes of parts(prepared)) {
+    programs.push(await load(nodes, options));
+  }
   return {
-    prepare: await load(prepared, options),
+    prepare: new Series(programs),
     step: await load(rest, options),
   };
 }

@@ -3,7 +3,13 @@
  *
  * @module
  */
-import type { AnyTensor, NamedTensors, Random, Tensor } from "../core/mod.ts";
+import {
+  type AnyTensor,
+  type NamedTensors,
+  type Random,
+  sizeOf,
+  type Tensor,
+} from "../core/mod.ts";
 import { allocateOverlaid, compile, type Program } from "../onnx/mod.ts";
 import { BatchAttack } from "./batch_attack.ts";
 import type { RunOptions } from "./network.ts";
@@ -57,7 +63,8 @@ export interface Slot {
   readonly values: Record<string, AnyTensor>;
   /**
    * What an attack needs of the parameters: in the same memory, as a slot
-   * holds this only while it waits for the values of the next step.
+   * holds this only while it waits for the values of the next step. What does
+   * not fit lies in memory of both slots.
    */
   readonly prepared: Record<string, AnyTensor>;
 }
@@ -73,9 +80,15 @@ export function makeSlots(
   attack: BatchAttack | null,
   state: TrainState,
 ): [current: Slot, next: Slot] {
+  const sizes = (infos: Program["outputs"]) =>
+    infos.reduce((total, { shape }) => total + sizeOf(shape), 0);
+  const within = [...attack?.prepared ?? []];
+  const beyond: typeof within = [];
+  while (sizes(within) > sizes(values)) beyond.push(within.pop()!);
+  const [shared] = allocateOverlaid(beyond);
   const makeSlot = (): Slot => {
-    const groups = allocateOverlaid(values, attack?.prepared ?? []);
-    return { values: groups[0], prepared: groups[1] };
+    const groups = allocateOverlaid(values, within);
+    return { values: groups[0], prepared: { ...groups[1], ...shared } };
   };
   const slots: [Slot, Slot] = [makeSlot(), makeSlot()];
   const start = {
