@@ -76,7 +76,7 @@ interface Case {
 
 /** Inputs and weights of a small graph. */
 function make(options: Case) {
-  const { images = 5, channels = 64, outputs = 64, size = [8, 8] } = options;
+  const { images = 5, channels = 128, outputs = 128, size = [8, 8] } = options;
   const random = new Random(7);
   const values = {
     x: random.normal([images, channels, ...size]),
@@ -101,14 +101,14 @@ for (
     ["2 images of 4 x 4", { images: 2, size: [4, 4] }, true],
     ["17 images of 16 x 16", { images: 17, size: [16, 16] }, true],
     ["3 by 12", { size: [3, 12] }, true],
-    ["64 to 96 channels", { outputs: 96 }, true],
-    ["80 to 64 channels", { channels: 80 }, true],
+    ["128 to 160 channels", { outputs: 160 }, true],
+    ["144 to 128 channels", { channels: 144 }, true],
     ["one image", { images: 1 }, false],
     ["a width of 6", { size: [8, 6] }, false],
     ["a width of 32", { size: [4, 32] }, false],
-    ["32 channels", { channels: 32, outputs: 32 }, false],
-    ["68 channels", { channels: 68, outputs: 68 }, false],
-    ["68 outputs", { outputs: 68 }, false],
+    ["64 channels", { channels: 64, outputs: 64 }, false],
+    ["132 channels", { channels: 132, outputs: 132 }, false],
+    ["132 outputs", { outputs: 132 }, false],
   ] as const
 ) {
   Deno.test(`convolutions of ${name}: the same as plain`, async () => {
@@ -139,7 +139,7 @@ const GRAPHS: Readonly<Record<string, readonly [Outputs, number, number]>> = {
     2,
   ],
   "1 x 1 is not for it": [
-    { y: conv2d(h, parameter("one", [64, 64, 1, 1])) },
+    { y: conv2d(h, parameter("one", [128, 128, 1, 1])) },
     1,
     2,
   ],
@@ -155,7 +155,7 @@ const GRAPHS: Readonly<Record<string, readonly [Outputs, number, number]>> = {
 
 for (const [name, [outputs, ...counts]] of Object.entries(GRAPHS)) {
   Deno.test(`${name}: the same by Winograd`, async () => {
-    const one = new Random(9).normal([64, 64, 1, 1]);
+    const one = new Random(9).normal([128, 128, 1, 1]);
     assertEquals(countOf(outputs), counts);
     await assertSameAsPlain(outputs, feeds, { ...constants, one });
   });
