@@ -109,7 +109,7 @@ if (import.meta.main) {
       threads: Number(threads),
       profile: `${folder}/session`,
     });
-    for (let i = 0; i < STEPS; i++) console.error(await step());
+    for (let i = 0; i < STEPS; i++) await step();
     await release();
     const profiles: ProfileEvent[][] = [];
     for await (const { name } of Deno.readDir(folder)) {

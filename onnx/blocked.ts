@@ -214,9 +214,8 @@ function weightGradient(
 
 /**
  * Takes blocked kernels for convolutions and the gradients of their weights,
- * Winograd's way where it pays, and the CPU provider's to the gradient of max
- * pooling.
- * Activations then stay in blocks through sums, masks, ReLUs and the
+ * Winograd's way where it pays, and the CPU provider's own to the gradient of
+ * max pooling. Activations then stay in blocks through sums, masks, ReLUs and the
  * normalisation of channels.
  *
  * @param outputs Nodes to compute

@@ -56,13 +56,10 @@ async function bundlePage(): Promise<Uint8Array<ArrayBuffer>> {
         external: true,
         sideEffects: false,
       }));
-      onResolve(
-        { filter: /^@(bufbuild|tensorflow)\// },
-        (args) =>
-          args.importer.includes("node_modules")
-            ? undefined
-            : { path: fileURLToPath(import.meta.resolve(args.path)) },
-      );
+      onResolve({ filter: /^@bufbuild\// }, ({ path }) => ({
+        path: fileURLToPath(import.meta.resolve(path)),
+        sideEffects: false,
+      }));
     },
   };
   const { outputFiles: [{ contents }] } = await esbuild.build({

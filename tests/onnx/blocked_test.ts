@@ -12,7 +12,6 @@ import {
   maxPool,
   mean,
   mul,
-  type NamedTensors,
   type Node,
   parameter,
   Random,
@@ -21,9 +20,7 @@ import {
   sum,
   type Tensor,
   tensor,
-  topologicalOrder,
 } from "../../core/mod.ts";
-import { initializeModel, type ModelSpec } from "../../models/mod.ts";
 import {
   compile,
   compileStages,
@@ -31,45 +28,19 @@ import {
   type Program,
 } from "../../onnx/mod.ts";
 import { lower } from "../../onnx/export.ts";
-import { crossEntropyObjective, oneHot } from "../../robust/objectives.ts";
+import { crossEntropyObjective } from "../../robust/objectives.ts";
 import { pgdStep, scalar } from "../../robust/pgd.ts";
 import { trainingStep } from "../../robust/training_graphs.ts";
 import { assertAllClose } from "../_assert.ts";
-import { type Outputs, runPlain } from "../_plain.ts";
-
-/** Compares with the plain model. */
-async function assertSameAsPlain(
-  outputs: Outputs,
-  feeds: NamedTensors,
-  tolerance = 2e-5,
-): Promise<void> {
-  const program = await compile(outputs, { threads: 1 });
-  try {
-    const found = await program.run(feeds);
-    const expected = await runPlain(outputs, feeds);
-    assertEquals(Object.keys(found).sort(), Object.keys(expected).sort());
-    for (const [name, value] of Object.entries(expected)) {
-      assertAllClose(found[name] as Tensor, value, {
-        tolerance,
-        relative: "l2",
-        name,
-      });
-    }
-  } finally {
-    await program.release();
-  }
-}
-
-/** Counts nodes by operator, with blocks of that many channels or none. */
-function operatorsOf(outputs: Outputs, block?: number): Record<string, number> {
-  const counts: Record<string, number> = {};
-  for (
-    const { op } of topologicalOrder(lower(Object.values(outputs), block))
-  ) {
-    if (op) counts[op.type] = (counts[op.type] ?? 0) + 1;
-  }
-  return counts;
-}
+import {
+  assertPlain,
+  assertSameAsPlain,
+  draw,
+  operatorsOf,
+  type Outputs,
+  runPlain,
+  SPEC,
+} from "../_plain.ts";
 
 /** Counts nodes in blocks, as the graph has them with 8 channels in one. */
 function blockedOps(outputs: Outputs): Record<string, number> {
@@ -87,30 +58,9 @@ function blockedOps(outputs: Outputs): Record<string, number> {
   return counts;
 }
 
-const SPEC: ModelSpec = {
-  architecture: "resnet10",
-  form: "cifar",
-  width: 16,
-  classes: 10,
-  mean: [0.5, 0.5, 0.5],
-  std: [0.25, 0.25, 0.25],
-};
-
-function draw(batch: number) {
-  const random = new Random(3);
-  const shape = [batch, 3, 16, 16];
-  const labels = Array.from({ length: batch }, (_, i) => i % 10);
-  return {
-    shape,
-    images: random.uniformTensor(shape),
-    labels: oneHot(labels, 10),
-    parameters: initializeModel(SPEC, random),
-  };
-}
-
 for (const batch of [16, 5]) {
   Deno.test(`a step of training on ${batch} images is that of plain ONNX`, async () => {
-    const { shape, images, labels, parameters } = draw(batch);
+    const { shape, images, labels, parameters } = draw(batch, 16);
     const settings = { spec: SPEC, momentum: 0.9, weightDecay: 5e-4, ema: 0 };
     const outputs = trainingStep(settings, shape);
     const velocity = Object.fromEntries(
@@ -125,12 +75,12 @@ for (const batch of [16, 5]) {
       images,
       labels,
       learningRate: scalar(0.1),
-    });
+    }, { tolerance: 2e-5 });
   });
 }
 
 Deno.test("compileStages() prepares parameters for many steps", async () => {
-  const { shape, images, labels, parameters } = draw(8);
+  const { shape, images, labels, parameters } = draw(8, 16);
   const { next, losses } = pgdStep(SPEC, shape, {
     norm: "l2",
     loss: crossEntropyObjective([], 10).loss,
@@ -165,14 +115,7 @@ Deno.test("compileStages() prepares parameters for many steps", async () => {
         stepSize: scalar(0.1),
       };
       const found = await step.run({ ...feeds, ...prepared });
-      const expected = await runPlain({ next, losses }, feeds);
-      for (const [name, value] of Object.entries(expected)) {
-        assertAllClose(found[name] as Tensor, value, {
-          tolerance: 1e-5,
-          relative: "l2",
-          name,
-        });
-      }
+      await assertPlain(found, { next, losses }, feeds, 1e-5);
     }
     const known = [...fromImages, ...outputs.map(({ name }) => name)];
     const others = names.filter((name) => !known.includes(name));
@@ -273,7 +216,7 @@ const GRAPHS: Readonly<Record<string, readonly [Outputs, number]>> = {
 for (const [name, [outputs, convolutions]] of Object.entries(GRAPHS)) {
   Deno.test(`${name}: the same in blocks`, async () => {
     assertEquals(blockedOps(outputs).Conv, convolutions);
-    await assertSameAsPlain(outputs, small(), 1e-5);
+    await assertSameAsPlain(outputs, small(), { tolerance: 1e-5 });
   });
 }
 
@@ -296,7 +239,7 @@ for (
     await assertSameAsPlain({ gradient }, {
       map: tensor(values, shape),
       weight: random.normal(pooled.shape),
-    }, 1e-6);
+    }, { tolerance: 1e-6 });
     assertEquals(operatorsOf({ gradient }, 8).ScatterElements, 1);
     assertEquals(operatorsOf({ gradient }).ScatterElements, undefined);
   });
