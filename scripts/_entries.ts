@@ -35,6 +35,8 @@ export interface Setting {
   };
   /** Radius of the perturbations in training and tables. */
   readonly epsilon: number;
+  /** Steps of a full run here, of one for images of 32 x 32. */
+  readonly stepShare: number;
 }
 
 /** All settings; those are used whose networks and images are there. */
@@ -53,6 +55,7 @@ export const SETTINGS: readonly Setting[] = [
       robustJudge: "cifar10-robust-judge",
     },
     epsilon: 0.5,
+    stepShare: 1,
   },
   {
     name: "tiny",
@@ -68,11 +71,19 @@ export const SETTINGS: readonly Setting[] = [
       robustJudge: "tiny-robust-judge",
     },
     epsilon: 1,
+    // A step costs four times as much: a full run stays within 90 minutes.
+    stepShare: 0.5,
   },
 ];
 
 /** Metrics of a run by network, then by claim. */
 export type ClaimsOf = (role: string, name: string) => Interval | null;
+
+/** What an entry's arguments depend on. */
+interface EntryOptions {
+  readonly quick: boolean;
+  readonly setting: Setting;
+}
 
 /** One figure or table. */
 export interface Entry {
@@ -84,9 +95,7 @@ export interface Entry {
   /** The script that makes it. */
   readonly script: string;
   /** Arguments beside models, images and --out. */
-  readonly args: (
-    options: { readonly quick: boolean; readonly setting: Setting },
-  ) => readonly string[];
+  readonly args: (options: EntryOptions) => readonly string[];
   /** Which networks its script is given. */
   readonly models?: readonly ("robust" | "standard" | "vgg")[];
   /** Its numbers. */
@@ -147,12 +156,16 @@ const INVERSION = {
 } as const satisfies Record<string, [string, ResultNumber["unit"]]>;
 
 /** Images: many for the numbers, few for the quick run. */
-function count(quick: boolean): string[] {
+function count({ quick }: EntryOptions): string[] {
   return ["--images", quick ? "16" : "64"];
 }
 
-function steps(quick: boolean, full: number, few: number): string[] {
-  return ["--steps", `${quick ? few : full}`];
+function steps(
+  { quick, setting }: EntryOptions,
+  full: number,
+  few: number,
+): string[] {
+  return ["--steps", `${quick ? few : full * setting.stepShare}`];
 }
 
 /** A row of Tables 4 and 5. */
@@ -204,7 +217,7 @@ export const ENTRIES: readonly Entry[] = [
     claim: "Robust representations can be inverted, interpolated, visualised " +
       "and edited by gradient steps on the input",
     script: "headline",
-    args: ({ quick }) => steps(quick, 600, 100),
+    args: (options) => steps(options, 600, 100),
     numbers: () => [],
     shows: () => null,
   },
@@ -215,10 +228,10 @@ export const ENTRIES: readonly Entry[] = [
     claim: "A standard network maps pictures that look nothing alike to " +
       "nearly the same representation",
     script: "match_representation",
-    args: ({ quick }) => [
-      ...count(quick),
-      ...steps(quick, 600, 100),
-      ...["--trajectory", quick ? "4" : "8"],
+    args: (options) => [
+      ...count(options),
+      ...steps(options, 600, 100),
+      ...["--trajectory", options.quick ? "4" : "8"],
     ],
     numbers: (claims) =>
       rowsOf(claims, {
@@ -246,10 +259,10 @@ export const ENTRIES: readonly Entry[] = [
     claim: "Inversions with the robust network look like the target; with " +
       "the standard one like the start",
     script: "invert",
-    args: ({ quick }) => [
-      ...["--from", "images", ...count(quick)],
-      ...steps(quick, 600, 120),
-      ...["--trajectory", quick ? "5" : "8"],
+    args: (options) => [
+      ...["--from", "images", ...count(options)],
+      ...steps(options, 600, 120),
+      ...["--trajectory", options.quick ? "5" : "8"],
     ],
     numbers: (claims) => rowsOf(claims, INVERSION),
     shows: (claims) =>
@@ -262,10 +275,10 @@ export const ENTRIES: readonly Entry[] = [
     claim: "Inversions with the robust network look like the target; with " +
       "the standard one like noise",
     script: "invert",
-    args: ({ quick }) => [
-      ...count(quick),
-      ...steps(quick, 600, 120),
-      ...["--trajectory", quick ? "5" : "8"],
+    args: (options) => [
+      ...count(options),
+      ...steps(options, 600, 120),
+      ...["--trajectory", options.quick ? "5" : "8"],
     ],
     numbers: (claims) => rowsOf(claims, INVERSION),
     shows: (claims) =>
@@ -278,13 +291,13 @@ export const ENTRIES: readonly Entry[] = [
     claim: "The robust network's representation of a target is not matched " +
       "until the radius is much larger than what it was trained against",
     script: "constrained_inversion",
-    args: ({ quick, setting }) => [
-      ...count(quick),
-      ...steps(quick, 120, 40),
-      ...(quick
+    args: (options) => [
+      ...count(options),
+      ...steps(options, 120, 40),
+      ...(options.quick
         ? [0.5, 1, 4, 16, 64].flatMap((
           k,
-        ) => ["--radius", `${k * setting.epsilon}`])
+        ) => ["--radius", `${k * options.setting.epsilon}`])
         : []),
     ],
     numbers: (claims) =>
@@ -309,10 +322,10 @@ export const ENTRIES: readonly Entry[] = [
     claim: "Robust representations keep what images outside the training " +
       "distribution look like",
     script: "invert",
-    args: ({ quick }) => [
-      ...["--ood", ...count(quick)],
-      ...steps(quick, 600, 100),
-      ...["--trajectory", quick ? "4" : "8"],
+    args: (options) => [
+      ...["--ood", ...count(options)],
+      ...steps(options, 600, 100),
+      ...["--trajectory", options.quick ? "4" : "8"],
     ],
     numbers: (claims) => rowsOf(claims, INVERSION),
     shows: (claims) =>
@@ -326,9 +339,14 @@ export const ENTRIES: readonly Entry[] = [
       "optimisation starts; a standard one noise",
     script: "visualize_features",
     models: ["robust", "standard", "vgg"],
-    args: ({ quick }) => [
-      ...["--features", quick ? "16" : "64", "--images", quick ? "1" : "2"],
-      ...steps(quick, 200, 80),
+    args: (options) => [
+      ...[
+        "--features",
+        options.quick ? "16" : "32",
+        "--images",
+        options.quick ? "1" : "2",
+      ],
+      ...steps(options, 200, 80),
     ],
     numbers: (claims) =>
       rowsOf(claims, {
@@ -359,9 +377,9 @@ export const ENTRIES: readonly Entry[] = [
     claim: "What maximises a robust feature looks like the test images that " +
       "activate it most",
     script: "maximizing_inputs",
-    args: ({ quick }) => [
-      ...["--features", quick ? "16" : "64", "--columns", "4"],
-      ...steps(quick, 300, 80),
+    args: (options) => [
+      ...["--features", options.quick ? "16" : "32", "--columns", "4"],
+      ...steps(options, 300, 80),
     ],
     numbers: (claims) =>
       rowsOf(claims, {
@@ -385,9 +403,9 @@ export const ENTRIES: readonly Entry[] = [
       "but show no consistent meaning",
     script: "visualize_features",
     models: ["robust", "standard", "vgg"],
-    args: ({ quick }) => [
-      ...["--regularized", "--features", quick ? "8" : "64"],
-      ...steps(quick, 300, 80),
+    args: (options) => [
+      ...["--regularized", "--features", options.quick ? "8" : "32"],
+      ...steps(options, 300, 80),
     ],
     numbers: (claims) =>
       rowsOf(claims, {
@@ -409,10 +427,10 @@ export const ENTRIES: readonly Entry[] = [
     title: "Features added to pictures",
     claim: "Ascending a robust feature adds a pattern that means something",
     script: "manipulate_features",
-    args: ({ quick }) => [
-      ...count(quick),
-      ...["--features", quick ? "2" : "4"],
-      ...steps(quick, 300, 100),
+    args: (options) => [
+      ...count(options),
+      ...["--features", "2"],
+      ...steps(options, 300, 100),
     ],
     numbers: (claims) =>
       rowsOf(claims, {
@@ -435,10 +453,10 @@ export const ENTRIES: readonly Entry[] = [
     claim: "Between two pictures the robust network's way is plausible " +
       "throughout; plain mixes and the standard network's are double exposures",
     script: "interpolate",
-    args: ({ quick }) => [
-      ...count(quick),
-      ...["--frames", quick ? "7" : "10"],
-      ...steps(quick, 200, 50),
+    args: (options) => [
+      ...count(options),
+      ...["--frames", options.quick ? "7" : "10"],
+      ...steps(options, 200, 50),
     ],
     numbers: (claims) =>
       rowsOf(claims, {
