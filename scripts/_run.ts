@@ -393,6 +393,8 @@ export class Recorder {
   /**
    * Writes a labelled montage and each of its tiles.
    *
+   * @param rows Those with `pictures` show what these name instead of what the
+   * columns do: they do not vary
    * @param columns Their names
    * @param parameter What changes from column to column, and its value in each
    * @returns Path of the montage
@@ -403,6 +405,7 @@ export class Recorder {
       readonly label: string;
       readonly images: Tensor;
       readonly captions?: readonly string[];
+      readonly pictures?: readonly string[];
     }[],
     columns?: readonly string[],
     parameter?: {
@@ -410,8 +413,18 @@ export class Recorder {
       readonly values: readonly number[];
     },
   ): Promise<string> {
-    for (const { label, images } of rows) {
+    for (const { label, images, pictures } of rows) {
       for (const [i, image] of unstack(images).entries()) {
+        const picture = pictures?.[i];
+        if (picture) {
+          await this.tile(
+            `tiles/${picture}-${label}`,
+            image,
+            `${picture}, ${label}`,
+            { row: picture, column: label },
+          );
+          continue;
+        }
         const column = columns?.[i] ?? String(i + 1);
         const text = columns ? `${label}, ${column}` : `${label} ${column}`;
         const { name, values } = parameter ?? {};
@@ -424,7 +437,10 @@ export class Recorder {
     }
     const image = await montage({
       title,
-      rows,
+      rows: rows.map(({ pictures, ...row }) => ({
+        ...(pictures ? { captions: pictures } : {}),
+        ...row,
+      })),
       ...(columns ? { columns } : {}),
     });
     return await this.file(

@@ -69,6 +69,9 @@ export const FLAGS = {
 
 type Flags = ParsedFlags<typeof FLAGS>;
 
+/** What an inversion starts from and aims at. */
+const GIVEN = ["source", "target"];
+
 /** The paper's radii, for images of 224 x 224 pixels. */
 const PAPER_RADII = Array.from({ length: 9 }, (_, i) => 2 ** (i + 1));
 
@@ -168,10 +171,13 @@ export async function main(
   const shown = Math.min(flags.columns, n);
   const figure = Array.from({ length: shown }, (_, i) => {
     const name = `${sources.names[i]} to ${targets.names[i]}`;
-    return found.map(({ role, images }) => ({
+    const pair = [sources, targets].map(({ images }) => unstack(images)[i]);
+    const given = { label: name, images: stack(pair), pictures: GIVEN };
+    const made = found.map(({ role, images }) => ({
       label: `${role}, ${name}`,
       images: stack(images.map((all) => unstack(all)[i])),
     }));
+    return [given, ...made];
   }).flat();
   const path = await recorder.figure(title, figure, columns, {
     name: "radius",

@@ -76,14 +76,17 @@ interface PlacedFile {
 
 /**
  * Where tiles name no column, but their rows are such as "robust, dog to cat"
- * and "standard, dog to cat", the columns are what comes after the comma.
+ * and "standard, dog to cat", the columns are what comes after the comma; also
+ * where other tiles have such a column.
  */
 function withColumns(tiles: readonly PlacedFile[]): readonly PlacedFile[] {
   const split = (row: string) => /^([^,]+), (.+)$/.exec(row);
   const open = tiles.filter(({ place }) => place.column === "");
   const rows = new Set(open.map(({ place }) => place.row));
   const columns = new Set(Array.from(rows, (row) => split(row)?.[2]));
-  if (columns.has(undefined) || columns.size === rows.size) return tiles;
+  const isShared = columns.size < rows.size ||
+    tiles.some(({ place }) => place.column && columns.has(place.column));
+  if (columns.has(undefined) || !isShared) return tiles;
   return tiles.map(({ file, place }) => {
     if (place.column !== "") return { file, place };
     const [, row, column] = split(place.row)!;

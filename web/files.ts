@@ -97,8 +97,27 @@ export function sendBytes(
   bytes: Uint8Array<ArrayBuffer>,
   options: SendOptions & { readonly etag: string },
 ): Response {
-  const etag = `"${options.etag}"`;
-  const headers = headersOf(options.name ?? "", options);
+  return sendMade(req, bytes, options.etag, headersOf("", options));
+}
+
+/** Answers a request with a value as JSON, which a validator names. */
+export async function sendJson(
+  req: Request,
+  value: unknown,
+): Promise<Response> {
+  const bytes = new TextEncoder().encode(JSON.stringify(value));
+  const digest = await crypto.subtle.digest("SHA-256", bytes);
+  const etag = new Uint8Array(digest).toHex().slice(0, 32);
+  return sendMade(req, bytes, etag, headersOf("index.json", {}));
+}
+
+function sendMade(
+  req: Request,
+  bytes: Uint8Array<ArrayBuffer>,
+  name: string,
+  headers: Headers,
+): Response {
+  const etag = `"${name}"`;
   headers.set("etag", etag);
   const range = answer(req, headers, bytes.length, etag, 0);
   if (typeof range === "number") {

@@ -186,6 +186,10 @@ Deno.test("constrained_inversion gets no farther as the ball grows", async () =>
     tile?.row.startsWith("robust") ? [tile.parameter?.value] : []
   );
   assertEquals(radii, [0.25, 2, 8]);
+  const given = record.files.flatMap(({ tile }) =>
+    tile && !tile.parameter ? [tile.row] : []
+  );
+  assertEquals(given, ["source", "target"]);
 });
 
 Deno.test("constrained_inversion takes the paper's radii, scaled to the image", async () => {

@@ -218,6 +218,23 @@ Deno.test("the API gives JSON, records, files, weights and graphs", async () => 
   assertEquals(again.status, 304);
 });
 
+Deno.test("lists have validators that change with what they tell", async () => {
+  const addresses = ["/api/runs", "/api/results", "/api/models"];
+  const tags = await Promise.all(addresses.map(async (path) => {
+    const whole = await get(path);
+    assertEquals(whole.headers.get("cache-control"), "no-cache");
+    await whole.json();
+    const etag = whole.headers.get("etag")!;
+    const again = await get(path, { headers: { "if-none-match": etag } });
+    assertEquals([again.status, await again.text()], [304, ""]);
+    const other = await get(path, { headers: { "if-none-match": `"x"` } });
+    assertEquals(other.status, 200);
+    await other.json();
+    return etag;
+  }));
+  assertEquals(new Set(tags).size, 3);
+});
+
 Deno.test("files have validators and ranges", async () => {
   const path = "/api/models/tiny-robust/model.safetensors";
   const whole = await get(path);

@@ -76,6 +76,14 @@ Deno.test("figuresOf() reads columns from rows, and places from labels", () => {
   });
   assertEquals(split.columns, ["dog to cat"]);
   assertEquals(split.rows.map(({ label }) => label), ["standard", "robust"]);
+  const [given] = figuresOf({
+    files: [
+      tile("a", "robust, dog to cat", "", "lambda", 1),
+      tile("b", "target", "dog to cat"),
+    ],
+  });
+  assertEquals(given.columns, ["dog to cat"]);
+  assertEquals(given.rows.map(({ label }) => label), ["target", "robust"]);
   const [labelled] = figuresOf({
     files: [
       { path: "a", kind: "tile", label: "robust, disc.png" },

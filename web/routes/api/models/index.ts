@@ -1,3 +1,4 @@
+import { sendJson } from "../../../files.ts";
 import { modelFile } from "../../../link.ts";
 import { GRAPHS } from "../../../graphs.ts";
 import { define } from "../../../utils.ts";
@@ -19,6 +20,6 @@ export const handler = define.handlers({
         }
         : {}),
     }));
-    return ctx.json(list, { headers: { "cache-control": "no-cache" } });
+    return await sendJson(ctx.req, list);
   },
 });

@@ -1,10 +1,9 @@
+import { sendJson } from "../../../files.ts";
 import { define } from "../../../utils.ts";
 import { summaryOf } from "../../../views.ts";
 
 /** All runs in short. */
 export const handler = define.handlers({
   GET: async (ctx) =>
-    ctx.json((await ctx.state.library.runs()).map(summaryOf), {
-      headers: { "cache-control": "no-cache" },
-    }),
+    sendJson(ctx.req, (await ctx.state.library.runs()).map(summaryOf)),
 });
