@@ -110,8 +110,11 @@ const ones: Initializer = (shape) => full(shape, 1);
 /** Normal with variance 2 / fan-out (He et al. 2015), as torchvision's. */
 const heNormal: Initializer = (shape, random) => {
   const deviation = Math.sqrt(2 / (shape[0] * sizeOf(shape.slice(2))));
-  const { data } = random.normal(shape);
-  return tensor(data.map((x) => x * deviation), shape);
+  const values = random.normal(shape);
+  const { data } = values;
+  // Millions of them: map() with a closure takes ten times as long.
+  for (let i = 0; i < data.length; i++) data[i] *= deviation;
+  return values;
 };
 
 /** Uniform within 1 / sqrt(fan-in), PyTorch's default for linear layers. */

@@ -134,6 +134,20 @@ Deno.test("Random.normal() has the moments of a standard normal", () => {
   assertNear(kurtosis, 3, 5 * Math.sqrt(24 / n));
 });
 
+Deno.test("Random.normal() is Box and Muller's to the last bit of a float", () => {
+  const n = 1_000_000;
+  const { data } = new Random(5).normal([n]);
+  const random = new Random(5);
+  const expected = new Float32Array(n);
+  for (let i = 0; i < n; i += 2) {
+    const radius = Math.sqrt(-2 * Math.log(1 - random.uniform()));
+    const angle = 2 * Math.PI * random.uniform();
+    expected[i] = radius * Math.cos(angle);
+    expected[i + 1] = radius * Math.sin(angle);
+  }
+  assertEquals(data.findIndex((x, i) => x !== expected[i]), -1);
+});
+
 Deno.test("Random.normal() fills odd sizes, scalars and nothing", () => {
   assertEquals(new Random(0).normal([3]).shape, [3]);
   assert(new Random(0).normal([3]).data.every((x) => x !== 0));
