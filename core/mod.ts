@@ -31,6 +31,7 @@ export * from "./ops/mod.ts";
 export * from "./functions.ts";
 export { grad } from "./grad.ts";
 export {
+  beforeReshapes,
   expandOps,
   expressionKey,
   type Hoisted,

@@ -162,9 +162,15 @@ export interface Hoisted {
   readonly outputs: readonly Node[];
 }
 
+/** What a node only views in another shape. */
+export function beforeReshapes(node: Node): Node {
+  return node.op?.type === "Reshape" ? beforeReshapes(node.inputs[0]) : node;
+}
+
 /**
  * Takes out what depends on parameters and not on inputs, such as weights
- * with BatchNorm folded in: computed once, it serves many runs.
+ * with BatchNorm folded in: computed once, it serves many runs. Reshapes stay
+ * with what reads them, as a graph's outputs are copied by them.
  *
  * @param outputs Nodes to compute
  * @param isHoisted Tells by name which parameters count; others are as inputs
@@ -183,7 +189,7 @@ export function hoistParameters(
       (node.kind === "parameter" && !isParameter);
     if (isFed || inputs.some((x) => varies.has(x))) {
       varies.add(node);
-      for (const x of inputs) {
+      for (const x of inputs.map(beforeReshapes)) {
         if (x.kind !== "op" || varies.has(x) || !learned.has(x)) continue;
         if (x.dtype !== "float32") continue;
         if (frontier.has(x)) continue;

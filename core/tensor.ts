@@ -97,7 +97,9 @@ export function tensorOf<D extends DType>(
  * @throws {TypeError} If a size is not an integer >= 0
  */
 export function full(shape: Shape, value: number): Tensor {
-  return tensor(new Float32Array(sizeOf(shape)).fill(value), shape);
+  const data = new Float32Array(sizeOf(shape));
+  // Zeros that are never written take no memory.
+  return tensor(Object.is(value, 0) ? data : data.fill(value), shape);
 }
 
 /** Allocates the array for `length` elements of a dtype, filled with zeros. */

@@ -14,6 +14,7 @@
 import {
   apply,
   type Attributes,
+  beforeReshapes,
   constant,
   CONV_WEIGHT_GRADIENT,
   defineOp,
@@ -505,9 +506,11 @@ class Layout {
  */
 export function blockedWeights(outputs: readonly Node[]): Set<string> {
   const weights = new Set<string>();
-  const others = new Set(outputs.map(({ name }) => name));
+  const others = new Set(outputs.map((node) => beforeReshapes(node).name));
   for (const { op, inputs } of topologicalOrder(outputs)) {
-    inputs.forEach(({ kind, name }, i) => {
+    // Who reads a reshape counts.
+    if (op?.type === "Reshape") continue;
+    inputs.map(beforeReshapes).forEach(({ kind, name }, i) => {
       if (kind !== "parameter") return;
       (op === BlockedConv && i === 1 ? weights : others).add(name);
     });

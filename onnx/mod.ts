@@ -18,7 +18,7 @@ export {
   OPSET,
   type ValueInfo,
 } from "./export.ts";
-export { allocateOverlaid } from "./memory.ts";
+export { allocateOverlaid, freeTensor } from "./memory.ts";
 export {
   type Choice,
   chooseProvider,

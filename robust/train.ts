@@ -20,6 +20,7 @@ import {
   type ModelSpec,
   sha256,
 } from "../models/mod.ts";
+import { freeTensor } from "../onnx/mod.ts";
 import type { Norm } from "./ball.ts";
 import { Network, type RunOptions } from "./network.ts";
 import { checkPgd, type PgdSettings } from "./pgd.ts";
@@ -434,8 +435,8 @@ export async function train(
 }
 
 /**
- * Moves a state into a trainer. In a function of its own, so that a state made
- * here does not take up memory during training.
+ * Moves a state into a trainer. A state made here does not take up memory during
+ * training.
  *
  * @param shape Shape of a ghost batch
  */
@@ -458,7 +459,11 @@ async function begin(
       ...run,
       communicator,
     });
-  const { epoch, step, sums } = state;
+  const { epoch, step, sums, parameters, velocity } = state;
+  if (!options.state) {
+    // The trainer has copies.
+    [parameters, velocity].flatMap(Object.values).forEach(freeTensor);
+  }
   return { trainer, epoch, step, sums, history: [...state.history] };
 }
 
