@@ -182,8 +182,9 @@ export async function train(
     signal: controller.signal,
     checkpointSeconds: 0,
     onStep: () => step.resolve(performance.now() - started),
+    // Stopping saves once more, which nothing is to hold.
     onCheckpoint: () =>
-      new Promise((resolve) => {
+      controller.signal.aborted ? Promise.resolve() : new Promise((resolve) => {
         go = resolve;
         held.resolve();
       }),
