@@ -12,9 +12,11 @@
  * @module
  */
 import {
+  add,
   apply,
   type Attributes,
   beforeReshapes,
+  concat,
   constant,
   CONV_WEIGHT_GRADIENT,
   defineOp,
@@ -32,6 +34,7 @@ import {
   reshape,
   sameShape,
   type Shape,
+  sizeOf,
   slice,
   sum,
   topologicalOrder,
@@ -61,7 +64,19 @@ const ReorderInput = defineOp({
 const ReorderOutput = defineOp({
   type: "ReorderOutput",
   domain: DOMAIN,
-  shape: ([x]) => x.shape,
+  shape: ([{ shape: [n, , ...size] }], { channels }) => [
+    n,
+    (channels as { int: number }).int,
+    ...size,
+  ],
+});
+
+const DepthToSpace = defineOp({
+  type: "DepthToSpace",
+  shape([{ shape: [n, c, h, w] }], { blocksize }) {
+    const { int: size } = blocksize as { int: number };
+    return [n, c / size ** 2, h * size, w * size];
+  },
 });
 
 /**
@@ -76,7 +91,8 @@ const BlockedConv = defineOp({
       (attributes[name] as { ints: readonly number[] }).ints;
     const size = [0, 1].map((i) => {
       const reach = (w.shape[i + 2] - 1) * ints("dilations")[i] + 1;
-      const room = x.shape[i + 2] + 2 * ints("pads")[i] - reach;
+      const pads = ints("pads")[i] + ints("pads")[i + 2];
+      const room = x.shape[i + 2] + pads - reach;
       return Math.floor(room / ints("strides")[i]) + 1;
     });
     return [x.shape[0], w.shape[0], ...size];
@@ -94,16 +110,23 @@ function toBlocked(x: Node): Node {
   return apply(ReorderInput, [x]);
 }
 
-function toPlain(x: Node): Node {
-  return apply(ReorderOutput, [x], { channels: { int: x.shape[1] } });
+/** @param channels How many to keep, the first ones */
+function toPlain(x: Node, channels = x.shape[1]): Node {
+  return apply(ReorderOutput, [x], { channels: { int: channels } });
 }
 
 /** Options of a convolution in blocks. */
 interface BlockedOptions {
   /** Distance between positions (default 1). */
   readonly stride?: number;
-  /** Zeros on every side, or at rows' and columns' ends (default 0). */
-  readonly padding?: number | readonly [number, number];
+  /**
+   * Zeros on every side, or above and below, left and right, or each in ONNX's
+   * order: above, left, below, right (default 0).
+   */
+  readonly padding?:
+    | number
+    | readonly [number, number]
+    | readonly [number, number, number, number];
   /** Distance between taps (default 1). */
   readonly dilation?: number;
   /** Number of independent convolutions (default 1). */
@@ -120,10 +143,11 @@ function blockedConv(x: Node, w: Node, options: BlockedOptions): Node {
   const { stride = 1, padding = 0, dilation = 1, groups = 1 } = options;
   const { sum, relu } = options;
   const pads = typeof padding === "number" ? [padding, padding] : padding;
+  const sides = pads.length === 4 ? pads : [...pads, ...pads];
   const attributes: Attributes = {
     kernel_shape: { ints: w.shape.slice(2) },
     strides: { ints: [stride, stride] },
-    pads: { ints: [...pads, ...pads] },
+    pads: { ints: sides },
     dilations: { ints: [dilation, dilation] },
     group: { int: groups },
     ...(relu ? { activation: { string: "Relu" } } : {}),
@@ -143,14 +167,31 @@ function packed(w: Node, block: number): Node {
   return reshape(transpose(split, [0, 1, 3, 2, 4]), w.shape);
 }
 
-/** `packed()` of the transposed kernel of `[o, i, k, k]`. */
-function packedTransposed(w: Node, block: number): Node {
+/**
+ * `packed()` of the transposed kernel of `[o, i, k, k]`, or of some of its rows
+ * and columns.
+ *
+ * @param rows Rows of `w`, in the result's order
+ * @param columns The same of columns
+ */
+function packedTransposed(
+  w: Node,
+  block: number,
+  rows: readonly number[] = countdown(w.shape[2]),
+  columns: readonly number[] = countdown(w.shape[3]),
+): Node {
   const [o, i, k] = w.shape;
   const blocked = toBlocked(reshape(w, [o, i, k * k, 1]));
   const split = reshape(blocked, [o / block, block, i / block, k * k, block]);
   const moved = transpose(split, [2, 0, 3, 1, 4]);
-  const taps = Array.from({ length: k * k }, (_, tap) => k * k - 1 - tap);
-  return reshape(gather(moved, int64s(taps), 2), [i, o, k, k]);
+  const taps = rows.flatMap((row) => columns.map((column) => row * k + column));
+  const chosen = gather(moved, int64s(taps), 2);
+  return reshape(chosen, [i, o, rows.length, columns.length]);
+}
+
+/** length - 1 .. 0 */
+function countdown(length: number): number[] {
+  return Array.from({ length }, (_, i) => length - 1 - i);
 }
 
 interface Geometry {
@@ -167,6 +208,127 @@ function geometryOf(attributes: Attributes): Geometry {
     stride: first("strides"),
     padding: first("pads"),
   };
+}
+
+/**
+ * The gradient of a strided convolution's input by where its rows and columns
+ * lie between those of the output: `[row][column]`, each `[n, c, h', w']`, or
+ * null where it is zero. Each is a convolution with some of the taps.
+ */
+type Phases = readonly (readonly (Node | null)[])[];
+
+/** One phase along one axis. */
+interface Phase {
+  /** Taps of the kernel, the one that reads the first position first. */
+  readonly taps: readonly number[];
+  /** Zeros before the first position and after the last. */
+  readonly padding: readonly [number, number];
+}
+
+/** Phases along one axis; null if they do not all have as many positions. */
+function phasesAlong(
+  size: number,
+  positions: number,
+  { kernel, stride, padding }: Geometry,
+): Phase[] | null {
+  if (size !== positions * stride) return null;
+  const phases = Array.from({ length: stride }, (_, offset): Phase => {
+    const first = (offset + padding) % stride;
+    const reach = Math.floor((offset + padding) / stride);
+    const count = Math.max(0, Math.ceil((kernel - first) / stride));
+    return {
+      taps: countdown(count).map((i) => first + i * stride),
+      padding: [count - 1 - reach, reach],
+    };
+  });
+  const fits = phases.every(({ taps, padding: [before] }) =>
+    taps.length === 0 || before >= 0
+  );
+  return fits ? phases : null;
+}
+
+/** Puts rows and columns in turn, if all are there or the first alone. */
+function interleaved(phases: Phases, block: number): Node | null {
+  if (isComplete(phases)) return inTurn(phases, block);
+  const isFirstAlone = phases.flat().findLastIndex((x) => x !== null) === 0;
+  return isFirstAlone ? spread(phases[0][0]!, phases.length, block) : null;
+}
+
+/** Puts zeros after each row and column. */
+function spread(x: Node, stride: number, block: number): Node {
+  const [n, c, h, w] = x.shape;
+  const extended = (x: Node, length: number) => {
+    const rows = reshape(x, [sizeOf(x.shape) / length, length]);
+    return pad(rows, [0, 0], [0, (stride - 1) * length]);
+  };
+  const lines = extended(extended(x, block), stride * w * block);
+  return reshape(lines, [n, c, stride * h, stride * w]);
+}
+
+function inTurn(
+  phases: readonly (readonly Node[])[],
+  block: number,
+): Node {
+  const [n, c, h, w] = phases[0][0].shape;
+  const [rows, columns] = [phases.length, phases[0].length];
+  const lines = phases.map((row) => {
+    const pixels = row.map((x) =>
+      reshape(x, [n * c / block * h * w, 1, block])
+    );
+    const inLines = [n * c / block * h, 1, columns * w * block];
+    return reshape(concat(pixels, 1), inLines);
+  });
+  return reshape(concat(lines, 1), [n, c, rows * h, columns * w]);
+}
+
+/**
+ * Gradient of images of a few channels: all phases are the outputs of one
+ * convolution, which fill a block.
+ *
+ * @param g Gradient of the convolution's output, in blocks
+ * @param w Its weights `[outputs, c, k, k]`, plain
+ * @returns `[n, c, h, w]`, plain
+ */
+function imageGradient(
+  g: Node,
+  w: Node,
+  [rows, columns]: readonly Phase[][],
+  block: number,
+): Node {
+  const [, c] = w.shape;
+  const stride = rows.length;
+  const all = [...rows, ...columns].map(({ padding }) => padding);
+  const before = Math.max(...all.map(([before]) => before));
+  const after = Math.max(...all.map(([, after]) => after));
+  const kernels = rows.flatMap((row) =>
+    columns.map((column) => {
+      const taps = gather(
+        gather(w, int64s(row.taps), 2),
+        int64s(column.taps),
+        3,
+      );
+      const missing = [row, column].map(({ padding }) => padding);
+      return pad(
+        taps,
+        [0, 0, ...missing.map(([begin]) => before - begin)],
+        [0, 0, ...missing.map(([, end]) => after - end)],
+      );
+    })
+  );
+  const used = stride ** 2 * c;
+  const whole = pad(
+    transpose(concat(kernels, 1), [1, 0, 2, 3]),
+    [0, 0, 0, 0],
+    [block - used, 0, 0, 0],
+  );
+  const padding = [before, before, after, after] as const;
+  const phases = toPlain(
+    blockedConv(g, packed(whole, block), { padding }),
+    used,
+  );
+  return stride === 1
+    ? phases
+    : apply(DepthToSpace, [phases], { blocksize: { int: stride } });
 }
 
 /**
@@ -265,6 +427,11 @@ type Linear =
     readonly within: readonly Node[];
   };
 
+/** Whether there is no place that is zero. */
+function isComplete(phases: Phases): phases is readonly (readonly Node[])[] {
+  return phases.flat().every((x) => x !== null);
+}
+
 /** Rebuilds a graph with each value plain, in blocks, or both. */
 class Layout {
   readonly #outputs: readonly Node[];
@@ -278,6 +445,7 @@ class Layout {
   readonly #kernels = new Map<Node, Kernel>();
   /** The other nodes that a kernel computes. */
   readonly #fused = new Set<Node>();
+  readonly #phases = new Map<Node, Phases>();
 
   constructor(outputs: readonly Node[], block: number) {
     this.#outputs = outputs;
@@ -307,7 +475,8 @@ class Layout {
 
   #comesInBlocks(node: Node): boolean {
     return this.#isConv(node) || this.#channelsOf(node) !== null ||
-      this.#isElementwise(node) || node.op?.type === COLUMN_CONV ||
+      this.#isElementwise(node) || this.#isSpread(node) ||
+      node.op?.type === COLUMN_CONV ||
       node.op?.type === SWAP;
   }
 
@@ -319,6 +488,30 @@ class Layout {
     return outputs % this.#block === 0 && (
       inputs % this.#block === 0 || (inputs < this.#block && !isTransposed)
     ) && x.shape.length === 4;
+  }
+
+  /** Phases of a strided convolution's gradient; null if it is none. */
+  #axesOf({ op, inputs: [g, w], attributes, shape }: Node): Phase[][] | null {
+    if (op?.type !== "ConvTranspose" || op.domain) return null;
+    const isWhole = w.shape.slice(0, 2).every((c) => c % this.#block === 0);
+    const { stride } = geometryOf(attributes);
+    return isWhole && stride > 1 ? this.#axes(g, shape, attributes) : null;
+  }
+
+  /** Phases along rows and along columns; null if some do not fit. */
+  #axes(g: Node, shape: Shape, attributes: Attributes): Phase[][] | null {
+    const geometry = geometryOf(attributes);
+    const axes = [2, 3].map((i) => phasesAlong(shape[i], g.shape[i], geometry));
+    return axes.every((axis) => axis !== null) ? axes : null;
+  }
+
+  /** Whether a node is such a gradient whose phases can be put together. */
+  #isSpread(node: Node): boolean {
+    const axes = this.#axesOf(node);
+    if (!axes) return false;
+    const has = axes.map((axis) => axis.map(({ taps }) => taps.length > 0));
+    return has.flat().every(Boolean) ||
+      has.every((axis) => axis.lastIndexOf(true) === 0);
   }
 
   /** Whether a node may be computed in blocks, and one of its inputs is. */
@@ -396,7 +589,12 @@ class Layout {
 
   #place(node: Node): void {
     const kernel = this.#kernels.get(node);
-    if (kernel) {
+    const phases = this.#phasesOf(node);
+    if (phases) this.#phases.set(node, phases);
+    const whole = phases && interleaved(phases, this.#block);
+    if (whole) {
+      this.#blocked.set(node, whole);
+    } else if (kernel) {
       this.#blocked.set(node, this.#compute(kernel));
     } else if (node.op?.type === COLUMN_CONV) {
       this.#blocked.set(node, this.#columnConv(node));
@@ -409,6 +607,42 @@ class Layout {
     } else {
       this.#plain.set(node, this.#reduced(node) ?? this.#asItIs(node));
     }
+  }
+
+  /** A gradient by phases, or the sum of two. */
+  #phasesOf(node: Node): Phases | null {
+    const { op, inputs: [a, b] } = node;
+    const axes = this.#axesOf(node);
+    if (axes) {
+      const [rows, columns] = axes;
+      return rows.map((row) =>
+        columns.map((column) => this.#phase(node, row, column))
+      );
+    }
+    const [left, right] = [a, b].map((x) => x && this.#phases.get(x));
+    const isSum = op?.type === "Add" && left && right &&
+      left.length === right.length &&
+      [a, b].every((x) => this.#isOnlyUsedOnce(x));
+    if (!isSum) return null;
+    return left.map((row, i) =>
+      row.map((x, j) => {
+        const y = right[i][j];
+        return x && y ? add(x, y) : x ?? y;
+      })
+    );
+  }
+
+  #phase({ inputs: [g, w] }: Node, row: Phase, column: Phase): Node | null {
+    if (row.taps.length === 0 || column.taps.length === 0) return null;
+    const weights = packedTransposed(
+      this.#asPlain(w),
+      this.#block,
+      row.taps,
+      column.taps,
+    );
+    const [[above, below], [left, right]] = [row.padding, column.padding];
+    const padding = [above, left, below, right] as const;
+    return blockedConv(this.#asBlocked(g), weights, { padding });
   }
 
   #compute({ linear, sum, relu }: Kernel): Node {
@@ -451,9 +685,15 @@ class Layout {
     );
   }
 
-  /** Computes what leaves one value per channel, or a weight gradient. */
+  /**
+   * Computes what leaves one value per channel, or the gradient of weights or
+   * images.
+   */
   #reduced({ op, inputs, attributes, shape }: Node): Node | null {
     const [x, second] = inputs;
+    if (op?.type === "ConvTranspose" && !op.domain) {
+      return this.#imageGradient({ inputs, attributes, shape });
+    }
     if (op?.type === CONV_WEIGHT_GRADIENT) {
       const { shape: [n, outputs] } = second;
       if (n % this.#block !== 0 || outputs % this.#block !== 0) return null;
@@ -475,6 +715,23 @@ class Layout {
       return reshape(mul(sum(pooled(), [0]), h * w), shape);
     }
     return null;
+  }
+
+  #imageGradient(
+    { inputs: [g, w], attributes, shape }: Pick<
+      Node,
+      "inputs" | "attributes" | "shape"
+    >,
+  ): Node | null {
+    const [outputs, c] = w.shape;
+    const { stride } = geometryOf(attributes);
+    const axes = this.#axes(g, shape, attributes);
+    const isTaken = axes && outputs % this.#block === 0 &&
+      stride ** 2 * c <= this.#block &&
+      axes.flat().every(({ taps }) => taps.length > 0);
+    return isTaken
+      ? imageGradient(this.#asBlocked(g), this.#asPlain(w), axes, this.#block)
+      : null;
   }
 
   #asItIs(node: Node): Node {
