@@ -12,19 +12,28 @@
 import {
   type AnyTensor,
   full,
+  input,
   type Node,
   Random,
   tensor,
 } from "../../core/mod.ts";
 import {
+  buildModel,
   initializeModel,
   modelParameters,
   type ModelSpec,
 } from "../../models/mod.ts";
 import { apgdStep } from "../../robust/apgd.ts";
 import { targetedDlrObjective } from "../../robust/margin.ts";
-import { crossEntropyObjective } from "../../robust/objectives.ts";
-import { pgdStep } from "../../robust/pgd.ts";
+import {
+  addFeature,
+  coordinateObjective,
+  crossEntropyObjective,
+  matchRepresentation,
+  type Objective,
+} from "../../robust/objectives.ts";
+import { pgdStep, randomStart } from "../../robust/pgd.ts";
+import { fourierBasis, randomAffine } from "../../robust/regularized.ts";
 import { trainingStep } from "../../robust/training_graphs.ts";
 import { assertAllClose, evaluate } from "../_assert.ts";
 
@@ -135,6 +144,102 @@ for (const norm of ["l2", "linf"] as const) {
     },
   });
 }
+
+/** Steps of the experiments, each with its networks' kinds of layers. */
+const EXPERIMENTS: Readonly<
+  Record<string, {
+    readonly spec?: Partial<ModelSpec>;
+    /** Height and width of the images (default 16). */
+    readonly side?: number;
+    readonly objective: (representation: number) => Objective;
+    readonly regularized?: boolean;
+  }>
+> = {
+  "inversion": {
+    objective: (size) =>
+      matchRepresentation(random.stream("target").normal([2, size])),
+  },
+  "inversion of a VGG with max pooling": {
+    spec: { architecture: "vgg11_bn" },
+    side: 32,
+    objective: (size) =>
+      matchRepresentation(random.stream("target").normal([2, size])),
+  },
+  "inversion of an ImageNet ResNet-50": {
+    spec: { architecture: "resnet50", form: "imagenet" },
+    objective: (size) =>
+      matchRepresentation(random.stream("target").normal([2, size])),
+  },
+  "feature visualisation": {
+    objective: (size) => coordinateObjective([1, 3], size),
+  },
+  "regularised feature visualisation": {
+    objective: (size) => coordinateObjective([1, 3], size),
+    regularized: true,
+  },
+  "adding a feature until it exceeds all others": {
+    objective: (size) => addFeature([1, 3], size, "exceed"),
+  },
+  "adding a feature until it is 1": {
+    objective: (size) => addFeature([1, 3], size, "clamp"),
+  },
+};
+
+for (const [name, experiment] of Object.entries(EXPERIMENTS)) {
+  Deno.test({
+    name: `a step of ${name} is the same on webgpu`,
+    ignore,
+    async fn() {
+      const { side = 16, regularized = false } = experiment;
+      const spec = { ...SPEC, ...experiment.spec };
+      const basis = fourierBasis(side, side);
+      const pixels = [2, 3, side, side];
+      const shape = regularized ? basis.shape(2) : pixels;
+      const images = random.stream("images").uniformTensor(shape);
+      const { representation } = buildModel(spec, input("x", pixels));
+      const objective = experiment.objective(representation.shape[1]);
+      const transform = randomAffine({ shift: 0.1, degrees: 5, scale: 0.1 });
+      const { next, losses } = pgdStep(spec, shape, {
+        norm: regularized ? "unconstrained" : "l2",
+        loss: objective.loss,
+        feeds: Object.fromEntries(
+          Object.entries(objective.feeds).map(([key, { shape }]) => [
+            key,
+            shape,
+          ]),
+        ),
+        fakeRelu: objective.ofRepresentation,
+        ...(regularized ? { parameterization: basis, transform } : {}),
+      });
+      await assertSameOnWebgpu({ next, losses }, {
+        ...objective.feeds,
+        images,
+        center: images,
+        epsilon: tensor([10], []),
+        stepSize: tensor([-0.1], []),
+        ...(regularized
+          ? { changes: transform.draw(2, random.stream("changes")) }
+          : {}),
+      }, initializeModel(spec, random));
+    },
+  });
+}
+
+Deno.test({
+  name: "predictions and random starts are the same on webgpu",
+  ignore,
+  async fn() {
+    const shape = [2, 3, 16, 16];
+    const center = random.stream("images").uniformTensor(shape);
+    const noise = random.stream("noise").normal(shape);
+    const { representation, logits } = buildModel(SPEC, input("center", shape));
+    await assertSameOnWebgpu(
+      { representation, logits, images: randomStart(shape, "l2") },
+      { center, noise, epsilon: tensor([0.5], []) },
+      constants,
+    );
+  },
+});
 
 Deno.test({
   name: "a step of training is the same on webgpu",
