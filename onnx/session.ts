@@ -7,6 +7,8 @@
 import type * as ort from "onnxruntime-web";
 import {
   type AnyTensor,
+  apply,
+  defineOp,
   expressionKey,
   hoistParameters,
   input,
@@ -14,8 +16,10 @@ import {
   neg,
   type Node,
   sameShape,
+  type Shape,
   show,
   sizeOf,
+  type Tensor,
 } from "../core/mod.ts";
 import { blockedWeights, PROBE_SHAPE, probeGraph } from "./blocked.ts";
 import {
@@ -47,6 +51,11 @@ export interface CompileOptions {
    * back after it, to programs that run in turn (default "own").
    */
   readonly memory?: "own" | "shared";
+  /**
+   * Outputs that stay in the provider's own memory, as `DeviceTensor`, if it has
+   * such memory (webgpu).
+   */
+  readonly onDevice?: readonly string[];
   /** Refuse to run any node on the CPU next to another provider. */
   readonly noFallback?: boolean;
   /** Writes ONNX Runtime's profile to files beginning with this. */
@@ -74,6 +83,86 @@ export class PackedWeights {
   release(): void {
     for (const value of this.#values.values()) freeTensor(value);
     this.#values.clear();
+  }
+}
+
+/**
+ * A float32 tensor in a provider's memory: programs of that provider read it,
+ * and a `DeviceReader` copies it.
+ */
+export class DeviceTensor implements Tensor {
+  readonly dtype = "float32";
+  readonly shape: Shape;
+  /** @ignore For Program. */
+  readonly held: ort.Tensor;
+
+  /** @ignore Programs make it. */
+  constructor(held: ort.Tensor, shape: Shape) {
+    this.held = held;
+    this.shape = shape;
+  }
+
+  /** @throws {TypeError} Always: its elements are elsewhere */
+  get data(): never {
+    throw new TypeError(
+      `Cannot read a tensor ${show(this.shape)} in the memory of a device: ` +
+        `copy it with a DeviceReader`,
+    );
+  }
+
+  /** Frees its memory. */
+  release(): void {
+    this.held.dispose();
+  }
+}
+
+/** Frees the tensors among these that are in a device's memory. */
+export function releaseDevice(tensors: NamedTensors): void {
+  for (const value of Object.values(tensors)) {
+    if (value instanceof DeviceTensor) value.release();
+  }
+}
+
+const Identity = defineOp({ type: "Identity", shape: ([x]) => x.shape });
+
+const READ = "read:";
+
+/** Copies tensors from a device's memory, again and again. */
+export class DeviceReader {
+  readonly #program: Program;
+
+  private constructor(program: Program) {
+    this.#program = program;
+  }
+
+  /** @param infos Names and shapes of what is to be read */
+  static async create(
+    infos: readonly ValueInfo[],
+    provider: Provider,
+  ): Promise<DeviceReader> {
+    const copies = infos.map(({ name, shape }) => [
+      READ + name,
+      apply(Identity, [input(name, shape)]),
+    ]);
+    return new DeviceReader(
+      await compile(Object.fromEntries(copies), { provider }),
+    );
+  }
+
+  /** Tensors in the host's memory. */
+  async read(tensors: NamedTensors): Promise<Record<string, AnyTensor>> {
+    const found = await this.#program.run(tensors);
+    return Object.fromEntries(
+      Object.entries(found).map(([name, value]) => [
+        name.slice(READ.length),
+        value,
+      ]),
+    );
+  }
+
+  /** Frees the program. */
+  async release(): Promise<void> {
+    await this.#program.release();
   }
 }
 
@@ -151,6 +240,7 @@ export class Program {
   /** Inputs that are the same at every run. */
   readonly #bound: Readonly<Record<string, ort.Tensor>>;
   readonly #owned: PackedWeights | null;
+  readonly #onDevice: ReadonlySet<string>;
 
   /** @ignore Use compile(). */
   constructor(
@@ -159,10 +249,14 @@ export class Program {
     inputs: readonly ValueInfo[],
     outputs: readonly ValueInfo[],
     provider: Provider,
-    bound: NamedTensors = {},
-    owned: PackedWeights | null = null,
+    { bound = {}, owned = null, onDevice = [] }: {
+      readonly bound?: NamedTensors;
+      readonly owned?: PackedWeights | null;
+      readonly onDevice?: readonly string[];
+    } = {},
   ) {
     this.#owned = owned;
+    this.#onDevice = new Set(onDevice);
     this.#runtime = runtime;
     this.#session = session;
     const isBound = ({ name }: ValueInfo) => Object.hasOwn(bound, name);
@@ -200,6 +294,9 @@ export class Program {
     }
     const results = await this.#session.run(values, fetches);
     return Object.fromEntries(this.outputs.map(({ name, dtype, shape }) => {
+      if (this.#onDevice.has(name)) {
+        return [name, new DeviceTensor(results[name], shape)];
+      }
       const data = results[name].data as never;
       const found = { dtype, shape, data } as AnyTensor;
       const target = into[name];
@@ -213,7 +310,8 @@ export class Program {
 
   /** Tensors for `into` of `run()`, to be used again and again. */
   allocateOutputs(): Record<string, AnyTensor> {
-    return allocateTensors(this.outputs);
+    // What is not written in place comes anew from every run.
+    return this.#onDevice.size > 0 ? {} : allocateTensors(this.outputs);
   }
 
   /** Frees the session; the program cannot run afterwards. */
@@ -236,6 +334,7 @@ export class Program {
           `${show(info.shape)}, found ${found}`,
       );
     }
+    if (value instanceof DeviceTensor) return value.held;
     return new this.#runtime.Tensor(
       value.dtype,
       value.data as never,
@@ -352,6 +451,9 @@ function parts(
   return found;
 }
 
+/** Providers whose tensors can stay in memory of their own. */
+const HAS_MEMORY: readonly Provider[] = ["webgpu"];
+
 /** Makes a program from nodes as they are. */
 async function load(
   outputs: Readonly<Record<string, Node>>,
@@ -364,10 +466,13 @@ async function load(
   } = {},
 ): Promise<Program> {
   const { constants, provider = "cpu" } = options;
+  const onDevice = HAS_MEMORY.includes(provider)
+    ? Object.keys(outputs).filter((name) => options.onDevice?.includes(name))
+    : [];
   const model = exportModel(outputs, { constants, externalData: true });
   const session = await createSession(
     model.bytes,
-    { ...options, provider },
+    { ...options, provider, onDevice },
     model.external,
   );
   return new Program(
@@ -376,8 +481,7 @@ async function load(
     model.inputs,
     model.outputs,
     provider,
-    weights.bound,
-    weights.owned,
+    { ...weights, onDevice },
   );
 }
 
@@ -439,7 +543,10 @@ export class Series {
 
 /** Programs made from one graph, see `compileStages()`. */
 export interface Stages {
-  /** From parameters to what `step` needs of them. */
+  /**
+   * From parameters to what `step` needs of them; on the device if an output of
+   * `step` is.
+   */
   readonly prepare: Series;
   /** The rest: reads inputs, and outputs of `prepare`. */
   readonly step: Program;
@@ -461,7 +568,8 @@ export async function compileStages(
   const { prepared, rest } = stagesOf(outputs, block);
   const programs: Program[] = [];
   for (const nodes of parts(prepared)) {
-    programs.push(await load(nodes, options));
+    const onDevice = options.onDevice ? Object.keys(nodes) : undefined;
+    programs.push(await load(nodes, { ...options, onDevice }));
   }
   return {
     prepare: new Series(programs),
@@ -505,6 +613,7 @@ async function createSession(
   externalData: readonly ExternalFile[] = [],
 ): Promise<ort.InferenceSession> {
   const { provider, threads, allowTf32, noFallback, profile } = options;
+  const { onDevice = [] } = options;
   const { memory = "own" } = options;
   // cuBLAS and cuDNN read this when they load; the binding has no option.
   if (provider === "cuda") {
@@ -518,6 +627,13 @@ async function createSession(
         provider === "cpu" && !("Deno" in globalThis) ? "wasm" : provider,
       ],
       ...(threads ? { intraOpNumThreads: threads } : {}),
+      ...(onDevice.length > 0
+        ? {
+          preferredOutputLocation: Object.fromEntries(
+            onDevice.map((name) => [name, "gpu-buffer"] as const),
+          ),
+        }
+        : {}),
       ...(externalData.length > 0 ? { externalData: [...externalData] } : {}),
       extra: {
         session: {

@@ -17,6 +17,7 @@ import {
   type CompileOptions,
   compileStages,
   type Program,
+  releaseDevice,
   type Stages,
 } from "../onnx/mod.ts";
 import type { Norm } from "./ball.ts";
@@ -60,14 +61,17 @@ export class BatchAttack {
     options: CompileOptions,
   ): Promise<BatchAttack> {
     const objective = crossEntropyObjective([], spec.classes);
-    const { next, losses } = pgdStep(spec, shape, {
+    const { next } = pgdStep(spec, shape, {
       norm: attack.norm,
       loss: objective.loss,
       feeds: { labels: [shape[0], spec.classes] },
       fakeRelu: false,
     });
     // The same parameters serve all steps of an attack.
-    const stages = await compileStages({ next, losses }, options);
+    const stages = await compileStages({ next }, {
+      ...options,
+      onDevice: ["next"],
+    });
     const start = attack.randomStart
       ? await compile({ images: randomStart(shape, attack.norm) }, options)
       : null;
@@ -94,7 +98,7 @@ export class BatchAttack {
    * Attacks a batch.
    *
    * @param prepared Of `prepare()`
-   * @returns The perturbed images
+   * @returns The perturbed images, in the memory of the device if it has some
    */
   async run(
     prepared: Readonly<Record<string, AnyTensor>>,
@@ -116,6 +120,13 @@ export class BatchAttack {
       stepSize: scalar(stepSize * warmup),
     };
     return await iterate(this.#stages.step, feeds, steps);
+  }
+
+  /** Frees what `prepare()` left in the memory of a device. */
+  done(prepared: Readonly<Record<string, AnyTensor>>): void {
+    for (const { name } of this.prepared) {
+      releaseDevice({ [name]: prepared[name] });
+    }
   }
 
   /** Frees the programs. */

@@ -15,7 +15,7 @@ import {
   tensor,
 } from "../core/mod.ts";
 import { buildModel, type ModelSpec } from "../models/mod.ts";
-import type { Program } from "../onnx/mod.ts";
+import { type Program, releaseDevice } from "../onnx/mod.ts";
 import { BALLS, type Norm, NORMS } from "./ball.ts";
 import {
   type Batch,
@@ -259,7 +259,8 @@ export function scalar(value: number): Tensor {
 /**
  * Repeats a compiled `pgdStep()` from a start, on a whole batch.
  *
- * @param program Made from `pgdStep()`
+ * @param program Made from `pgdStep()`; `losses` may be missing without
+ * `onIterate`, and iterates may be on a device
  * @param feeds Its inputs; `images` is the start
  * @param steps Number of steps
  * @param onIterate Receives each iterate and its losses, the start included
@@ -282,10 +283,13 @@ export async function iterate(
   const outputs = [program.allocateOutputs(), program.allocateOutputs()];
   let images = feeds.images as Tensor;
   for (let step = 0; step < steps; step++) {
-    const into = outputs[step % 2];
-    await program.run({ ...feeds, ...feedsOf?.(step), images }, into);
-    if (await onIterate?.(step, images, into.losses as Tensor)) break;
-    images = into.next as Tensor;
+    const found = await program.run(
+      { ...feeds, ...feedsOf?.(step), images },
+      outputs[step % 2],
+    );
+    if (await onIterate?.(step, images, found.losses as Tensor)) break;
+    if (step > 0) releaseDevice({ images });
+    images = found.next as Tensor;
   }
   return images;
 }

@@ -12,7 +12,12 @@
 import { rows, type Tensor, tensor } from "../core/mod.ts";
 import type { Communicator } from "../distributed/mod.ts";
 import { modelParameters, weightsHash } from "../models/mod.ts";
-import { allocateOverlaid, compile, type Program } from "../onnx/mod.ts";
+import {
+  allocateOverlaid,
+  compile,
+  type Program,
+  releaseDevice,
+} from "../onnx/mod.ts";
 import { BatchAttack, startNoiseRows } from "./batch_attack.ts";
 import { joined, type RunOptions } from "./network.ts";
 import { oneHot } from "./objectives.ts";
@@ -20,7 +25,7 @@ import { scalar } from "./pgd.ts";
 import {
   makeSlots,
   type Slot,
-  slotState,
+  stateOf,
   type StepOptions,
   type StepResult,
   type StepTaker,
@@ -285,10 +290,12 @@ export class SplitTrainer implements StepTaker {
         : this.#spare.pop() ?? allocateFlat(this.#gradient.outputs);
       const feeds = { ...current.values, images: attacked, labels };
       await this.#gradient.run(feeds, flat.tensors);
+      releaseDevice({ attacked });
       sums.push({ flat, ghosts: 1 });
       while (sums.at(-1)!.ghosts === sums.at(-2)?.ghosts) addLast();
     }
     while (sums.length > 1) addLast();
+    if (prepared) this.#attack!.done(prepared);
   }
 
   /** Adds gradients, losses and hits, but not statistics. */
@@ -387,8 +394,8 @@ export class SplitTrainer implements StepTaker {
     this.#ahead = { random, noise: joined(parts).noise };
   }
 
-  state(): Pick<TrainState, "parameters" | "velocity" | "average"> {
-    return slotState(this.#slots[0]);
+  state(): Promise<Pick<TrainState, "parameters" | "velocity" | "average">> {
+    return Promise.resolve(stateOf(this.#slots[0].values));
   }
 
   /** Tells whether ranks have the same state: SHA-256 of all of it. */

@@ -31,6 +31,7 @@ import {
   type Schedule,
   warmupAt,
 } from "./schedule.ts";
+import { DeviceTrainer } from "./device_trainer.ts";
 import { SplitTrainer } from "./split_trainer.ts";
 import { type StepTaker, Trainer } from "./trainer.ts";
 
@@ -314,8 +315,8 @@ export async function train(
     options,
   );
   let { epoch, step, sums } = position;
-  const snapshot = (): TrainState => ({
-    ...trainer.state(),
+  const snapshot = async (): Promise<TrainState> => ({
+    ...await trainer.state(),
     epoch,
     step,
     sums,
@@ -328,7 +329,7 @@ export async function train(
   };
   const save = async () => {
     if (rank > 0) return;
-    const state = snapshot();
+    const state = await snapshot();
     // The loss shows a diverged step only one step later: look before saving.
     if (!isFinite(state.parameters)) throw diverged("weights", epoch, step);
     await options.onCheckpoint?.(state);
@@ -428,7 +429,7 @@ export async function train(
       if (!communicator) signal?.throwIfAborted();
     }
     await compare();
-    return snapshot();
+    return await snapshot();
   } finally {
     await trainer.release();
   }
@@ -453,8 +454,9 @@ async function begin(
   // One program for a whole step is faster: parts are for those who need them.
   const isWhole = !communicator && shape[0] === settings.batchSize;
   const run = { provider, threads, profile };
+  const Whole = provider === "webgpu" ? DeviceTrainer : Trainer;
   const trainer = isWhole
-    ? await Trainer.create(settings, shape, state, run)
+    ? await Whole.create(settings, shape, state, run)
     : await SplitTrainer.create(settings, shape, state, {
       ...run,
       communicator,
@@ -539,7 +541,7 @@ async function measured(
   { onEpoch, provider, threads }: TrainOptions,
 ): Promise<EpochRecord> {
   if (!onEpoch) return record;
-  const weights = stateParameters(trainer.state());
+  const weights = stateParameters(await trainer.state());
   const network = new Network(spec, weights, { provider, threads });
   try {
     return { ...record, metrics: await onEpoch(network, record) };

@@ -52,7 +52,7 @@ export interface StepTaker {
     options: StepOptions,
   ): Promise<StepResult>;
   /** Parameters, velocities and averages: valid until the next step. */
-  state(): Pick<TrainState, "parameters" | "velocity" | "average">;
+  state(): Promise<Pick<TrainState, "parameters" | "velocity" | "average">>;
   /** Frees the programs. */
   release(): Promise<void>;
 }
@@ -91,20 +91,25 @@ export function makeSlots(
     return { values: groups[0], prepared: { ...groups[1], ...shared } };
   };
   const slots: [Slot, Slot] = [makeSlot(), makeSlot()];
-  const start = {
-    ...state.parameters,
-    ...renamed(state.velocity, (name) => VELOCITY + name),
-    ...renamed(state.average, (name) => AVERAGE + name),
-  };
+  const start = initialValues(state);
   for (const [name, tensor] of Object.entries(slots[0].values)) {
     (tensor as Tensor).data.set((start[name] as Tensor).data);
   }
   return slots;
 }
 
-/** The parts of a state that a slot holds. */
-export function slotState(
-  { values }: Slot,
+/** Parameters, velocities and averages of a state by the graph's names. */
+export function initialValues(state: TrainState): NamedTensors {
+  return {
+    ...state.parameters,
+    ...renamed(state.velocity, (name) => VELOCITY + name),
+    ...renamed(state.average, (name) => AVERAGE + name),
+  };
+}
+
+/** The parts of a state among values by the graph's names. */
+export function stateOf(
+  values: NamedTensors,
 ): Pick<TrainState, "parameters" | "velocity" | "average"> {
   const part = (prefix: string): NamedTensors =>
     Object.fromEntries(
@@ -121,7 +126,7 @@ export function slotState(
   };
 }
 
-/** Takes each step in one run of one program. */
+/** Takes each step in one run of one program, on values in host memory. */
 export class Trainer implements StepTaker {
   readonly #settings: TrainSettings;
   readonly #update: Program;
@@ -200,8 +205,8 @@ export class Trainer implements StepTaker {
     );
   }
 
-  state(): Pick<TrainState, "parameters" | "velocity" | "average"> {
-    return slotState(this.#slots[0]);
+  state(): Promise<Pick<TrainState, "parameters" | "velocity" | "average">> {
+    return Promise.resolve(stateOf(this.#slots[0].values));
   }
 
   async release(): Promise<void> {

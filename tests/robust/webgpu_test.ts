@@ -9,6 +9,7 @@
  *
  * @module
  */
+import { assertEquals } from "@std/assert";
 import {
   type AnyTensor,
   full,
@@ -35,7 +36,16 @@ import {
 import { pgdStep, randomStart } from "../../robust/pgd.ts";
 import { fourierBasis, randomAffine } from "../../robust/regularized.ts";
 import { trainingStep } from "../../robust/training_graphs.ts";
+import { DeviceTrainer } from "../../robust/device_trainer.ts";
+import {
+  initialState,
+  train,
+  type TrainSettings,
+  type TrainState,
+} from "../../robust/train.ts";
+import { Trainer } from "../../robust/trainer.ts";
 import { assertAllClose, evaluate } from "../_assert.ts";
+import { noisySplit } from "./_split.ts";
 
 const ignore = !hasAdapter();
 
@@ -260,5 +270,79 @@ Deno.test({
       ...state,
       learningRate: tensor([0.1], []),
     });
+  },
+});
+
+const SETTINGS: TrainSettings = {
+  spec: { ...SPEC, architecture: "resnet10" },
+  attack: {
+    norm: "l2",
+    epsilon: 0.5,
+    stepSize: 0.3,
+    steps: 2,
+    randomStart: true,
+  },
+  epochs: 2,
+  batchSize: 16,
+  learningRate: 0.05,
+  schedule: { kind: "step", at: [] },
+  momentum: 0.9,
+  weightDecay: 5e-4,
+  epsilonWarmup: 0,
+  ema: 0.9,
+  augmentation: "none",
+  seed: 0,
+};
+
+Deno.test({
+  name: "training whose state stays on the device takes the same steps",
+  ignore,
+  async fn() {
+    const shape = [16, 3, 16, 16];
+    const labels = Array.from({ length: 16 }, (_, i) => i % 3);
+    const run = { provider: "webgpu" } as const;
+    const states = [];
+    for (const Kind of [Trainer, DeviceTrainer]) {
+      const state = initialState(SETTINGS);
+      const trainer = await Kind.create(SETTINGS, shape, state, run);
+      for (let step = 0; step < 3; step++) {
+        const stream = random.stream("step", step);
+        await trainer.step(stream.uniformTensor(shape), labels, {
+          learningRate: 0.05,
+          warmup: 1,
+          random: stream.stream("noise"),
+          next: stream,
+        });
+      }
+      // Read twice: reading leaves it there.
+      await trainer.state();
+      const { parameters, velocity, average } = await trainer.state();
+      states.push(structuredClone({ parameters, velocity, average }));
+      await trainer.release();
+    }
+    assertEquals(states[1], states[0]);
+  },
+});
+
+Deno.test({
+  name: "training on webgpu resumes with the same bits",
+  ignore,
+  async fn() {
+    const split = noisySplit({ size: 32, side: 16, classes: 3, seed: 1 });
+    const saved: TrainState[] = [];
+    const whole = await train(SETTINGS, split, {
+      provider: "webgpu",
+      onCheckpoint: (state) => {
+        saved.push(state);
+        return Promise.resolve();
+      },
+    });
+    const resumed = await train(SETTINGS, split, {
+      provider: "webgpu",
+      state: saved[0],
+    });
+    assertEquals(saved[0].epoch, 1);
+    assertEquals(resumed.parameters, whole.parameters);
+    assertEquals(resumed.velocity, whole.velocity);
   },
 });
