@@ -33,3 +33,13 @@ export function epochsOf({ history = [] }: Pick<Run, "history">): EpochView[] {
     };
   });
 }
+
+/** A training run in a few words: its folder, and what it was trained against. */
+export function trainingLabel(
+  folder: string,
+  { epsilon }: { readonly epsilon?: unknown },
+): string {
+  const radius = Number(epsilon ?? 0);
+  const kind = radius > 0 ? `robust, ε ${radius}` : "standard";
+  return `${folder.replace(/^.*\//, "")} (${kind})`;
+}

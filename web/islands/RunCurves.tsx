@@ -1,7 +1,7 @@
 import { useComputed, useSignal, useSignalEffect } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { Chart, type Series } from "../components/Chart.tsx";
-import { epochsOf, type EpochView } from "../epochs.ts";
+import { epochsOf, type EpochView, trainingLabel } from "../epochs.ts";
 import { MOST_COMPARED } from "../filter.ts";
 import { percent, short } from "../format.ts";
 import { link, runPage, runRecord } from "../link.ts";
@@ -193,13 +193,15 @@ function EpochTable({ runs }: { readonly runs: readonly CurveRun[] }) {
 }
 
 /** Reads a run's record from the server. */
-async function load(key: string, label = key): Promise<CurveRun | null> {
+async function load(key: string, known?: string): Promise<CurveRun | null> {
   try {
     const response = await fetch(link(runRecord(key)));
     if (!response.ok) return null;
     const run = await response.json();
     const epochs = epochsOf(run);
-    const total = Number(run.flags?.epochs ?? epochs.length);
+    const { flags = {} } = run;
+    const total = Number(flags.epochs ?? epochs.length);
+    const label = known ?? trainingLabel(String(flags.out ?? key), flags);
     return { key, label, epochs, total, isLive: epochs.length < total };
   } catch {
     // The next poll tries again.
