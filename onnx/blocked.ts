@@ -12,11 +12,9 @@
  * @module
  */
 import {
-  add,
   apply,
   type Attributes,
   beforeReshapes,
-  concat,
   constant,
   CONV_WEIGHT_GRADIENT,
   defineOp,
@@ -34,7 +32,6 @@ import {
   reshape,
   sameShape,
   type Shape,
-  sizeOf,
   slice,
   sum,
   topologicalOrder,
@@ -42,6 +39,18 @@ import {
   TRANSPOSED_KERNEL,
 } from "../core/mod.ts";
 import { scatteredMaxPoolGradient } from "./pooling.ts";
+import {
+  addPhases,
+  computePhases,
+  countdown,
+  type Geometry,
+  geometryOf,
+  joinPhases,
+  jointKernel,
+  type Phase,
+  type Phases,
+  phasesOf,
+} from "./phases.ts";
 import {
   COLUMN_CONV,
   columnConv,
@@ -189,101 +198,9 @@ function packedTransposed(
   return reshape(chosen, [i, o, rows.length, columns.length]);
 }
 
-/** length - 1 .. 0 */
-function countdown(length: number): number[] {
-  return Array.from({ length }, (_, i) => length - 1 - i);
-}
-
-interface Geometry {
-  readonly kernel: number;
-  readonly stride: number;
-  readonly padding: number;
-}
-
-function geometryOf(attributes: Attributes): Geometry {
-  const first = (name: string) =>
-    (attributes[name] as { ints: readonly number[] }).ints[0];
-  return {
-    kernel: first("kernel_shape"),
-    stride: first("strides"),
-    padding: first("pads"),
-  };
-}
-
-/**
- * The gradient of a strided convolution's input by where its rows and columns
- * lie between those of the output: `[row][column]`, each `[n, c, h', w']`, or
- * null where it is zero. Each is a convolution with some of the taps.
- */
-type Phases = readonly (readonly (Node | null)[])[];
-
-/** One phase along one axis. */
-interface Phase {
-  /** Taps of the kernel, the one that reads the first position first. */
-  readonly taps: readonly number[];
-  /** Zeros before the first position and after the last. */
-  readonly padding: readonly [number, number];
-}
-
-/** Phases along one axis; null if they do not all have as many positions. */
-function phasesAlong(
-  size: number,
-  positions: number,
-  { kernel, stride, padding }: Geometry,
-): Phase[] | null {
-  if (size !== positions * stride) return null;
-  const phases = Array.from({ length: stride }, (_, offset): Phase => {
-    const first = (offset + padding) % stride;
-    const reach = Math.floor((offset + padding) / stride);
-    const count = Math.max(0, Math.ceil((kernel - first) / stride));
-    return {
-      taps: countdown(count).map((i) => first + i * stride),
-      padding: [count - 1 - reach, reach],
-    };
-  });
-  const fits = phases.every(({ taps, padding: [before] }) =>
-    taps.length === 0 || before >= 0
-  );
-  return fits ? phases : null;
-}
-
-/** Puts rows and columns in turn, if all are there or the first alone. */
-function interleaved(phases: Phases, block: number): Node | null {
-  if (isComplete(phases)) return inTurn(phases, block);
-  const isFirstAlone = phases.flat().findLastIndex((x) => x !== null) === 0;
-  return isFirstAlone ? spread(phases[0][0]!, phases.length, block) : null;
-}
-
-/** Puts zeros after each row and column. */
-function spread(x: Node, stride: number, block: number): Node {
-  const [n, c, h, w] = x.shape;
-  const extended = (x: Node, length: number) => {
-    const rows = reshape(x, [sizeOf(x.shape) / length, length]);
-    return pad(rows, [0, 0], [0, (stride - 1) * length]);
-  };
-  const lines = extended(extended(x, block), stride * w * block);
-  return reshape(lines, [n, c, stride * h, stride * w]);
-}
-
-function inTurn(
-  phases: readonly (readonly Node[])[],
-  block: number,
-): Node {
-  const [n, c, h, w] = phases[0][0].shape;
-  const [rows, columns] = [phases.length, phases[0].length];
-  const lines = phases.map((row) => {
-    const pixels = row.map((x) =>
-      reshape(x, [n * c / block * h * w, 1, block])
-    );
-    const inLines = [n * c / block * h, 1, columns * w * block];
-    return reshape(concat(pixels, 1), inLines);
-  });
-  return reshape(concat(lines, 1), [n, c, rows * h, columns * w]);
-}
-
 /**
  * Gradient of images of a few channels: all phases are the outputs of one
- * convolution, which fill a block.
+ * convolution.
  *
  * @param g Gradient of the convolution's output, in blocks
  * @param w Its weights `[outputs, c, k, k]`, plain
@@ -292,43 +209,19 @@ function inTurn(
 function imageGradient(
   g: Node,
   w: Node,
-  [rows, columns]: readonly Phase[][],
+  phases: readonly Phase[],
   block: number,
 ): Node {
-  const [, c] = w.shape;
-  const stride = rows.length;
-  const all = [...rows, ...columns].map(({ padding }) => padding);
-  const before = Math.max(...all.map(([before]) => before));
-  const after = Math.max(...all.map(([, after]) => after));
-  const kernels = rows.flatMap((row) =>
-    columns.map((column) => {
-      const taps = gather(
-        gather(w, int64s(row.taps), 2),
-        int64s(column.taps),
-        3,
-      );
-      const missing = [row, column].map(({ padding }) => padding);
-      return pad(
-        taps,
-        [0, 0, ...missing.map(([begin]) => before - begin)],
-        [0, 0, ...missing.map(([, end]) => after - end)],
-      );
-    })
-  );
-  const used = stride ** 2 * c;
-  const whole = pad(
-    transpose(concat(kernels, 1), [1, 0, 2, 3]),
-    [0, 0, 0, 0],
-    [block - used, 0, 0, 0],
-  );
+  const stride = phases.length;
+  const used = stride ** 2 * w.shape[1];
+  const outputs = Math.ceil(used / block) * block;
+  const { kernel, padding: [before, after] } = jointKernel(w, phases, outputs);
   const padding = [before, before, after, after] as const;
-  const phases = toPlain(
-    blockedConv(g, packed(whole, block), { padding }),
-    used,
-  );
+  const found = blockedConv(g, packed(kernel, block), { padding });
+  const plain = toPlain(found, used);
   return stride === 1
-    ? phases
-    : apply(DepthToSpace, [phases], { blocksize: { int: stride } });
+    ? plain
+    : apply(DepthToSpace, [plain], { blocksize: { int: stride } });
 }
 
 /**
@@ -398,6 +291,9 @@ export function useBlockedKernels(
   );
 }
 
+/** Phases times channels of images whose gradient is one convolution. */
+const MOST_IMAGE_OUTPUTS = 16;
+
 /** Elementwise ops that do not care where an element lies. */
 const ELEMENTWISE = new Set(["Add", "Sub", "Mul", "Relu", "HardSigmoid"]);
 
@@ -426,11 +322,6 @@ type Linear =
     readonly shift: Node | null;
     readonly within: readonly Node[];
   };
-
-/** Whether there is no place that is zero. */
-function isComplete(phases: Phases): phases is readonly (readonly Node[])[] {
-  return phases.flat().every((x) => x !== null);
-}
 
 /** Rebuilds a graph with each value plain, in blocks, or both. */
 class Layout {
@@ -475,7 +366,7 @@ class Layout {
 
   #comesInBlocks(node: Node): boolean {
     return this.#isConv(node) || this.#channelsOf(node) !== null ||
-      this.#isElementwise(node) || this.#isSpread(node) ||
+      this.#isElementwise(node) || this.#phasesOf(node) !== null ||
       node.op?.type === COLUMN_CONV ||
       node.op?.type === SWAP;
   }
@@ -490,28 +381,13 @@ class Layout {
     ) && x.shape.length === 4;
   }
 
-  /** Phases of a strided convolution's gradient; null if it is none. */
-  #axesOf({ op, inputs: [g, w], attributes, shape }: Node): Phase[][] | null {
-    if (op?.type !== "ConvTranspose" || op.domain) return null;
-    const isWhole = w.shape.slice(0, 2).every((c) => c % this.#block === 0);
-    const { stride } = geometryOf(attributes);
-    return isWhole && stride > 1 ? this.#axes(g, shape, attributes) : null;
-  }
-
-  /** Phases along rows and along columns; null if some do not fit. */
-  #axes(g: Node, shape: Shape, attributes: Attributes): Phase[][] | null {
-    const geometry = geometryOf(attributes);
-    const axes = [2, 3].map((i) => phasesAlong(shape[i], g.shape[i], geometry));
-    return axes.every((axis) => axis !== null) ? axes : null;
-  }
-
-  /** Whether a node is such a gradient whose phases can be put together. */
-  #isSpread(node: Node): boolean {
-    const axes = this.#axesOf(node);
-    if (!axes) return false;
-    const has = axes.map((axis) => axis.map(({ taps }) => taps.length > 0));
-    return has.flat().every(Boolean) ||
-      has.every((axis) => axis.lastIndexOf(true) === 0);
+  /** Phases of a strided convolution's gradient, if it can be in blocks. */
+  #phasesOf(node: Node): Phase[] | null {
+    const phases = phasesOf(node);
+    if (!phases || phases.length === 1) return null;
+    const [outputs, c] = node.inputs[1].shape;
+    const isWhole = outputs % this.#block === 0 && c % this.#block === 0;
+    return isWhole ? phases : null;
   }
 
   /** Whether a node may be computed in blocks, and one of its inputs is. */
@@ -589,11 +465,10 @@ class Layout {
 
   #place(node: Node): void {
     const kernel = this.#kernels.get(node);
-    const phases = this.#phasesOf(node);
-    if (phases) this.#phases.set(node, phases);
-    const whole = phases && interleaved(phases, this.#block);
-    if (whole) {
-      this.#blocked.set(node, whole);
+    const phases = this.#byPhases(node);
+    if (phases) {
+      this.#phases.set(node, phases);
+      this.#blocked.set(node, joinPhases(phases, this.#block));
     } else if (kernel) {
       this.#blocked.set(node, this.#compute(kernel));
     } else if (node.op?.type === COLUMN_CONV) {
@@ -605,35 +480,32 @@ class Layout {
       const inputs = node.inputs.map((x) => this.#asBlocked(x));
       this.#blocked.set(node, rebuilt(node, inputs));
     } else {
-      this.#plain.set(node, this.#reduced(node) ?? this.#asItIs(node));
-    }
-  }
-
-  /** A gradient by phases, or the sum of two. */
-  #phasesOf(node: Node): Phases | null {
-    const { op, inputs: [a, b] } = node;
-    const axes = this.#axesOf(node);
-    if (axes) {
-      const [rows, columns] = axes;
-      return rows.map((row) =>
-        columns.map((column) => this.#phase(node, row, column))
+      this.#plain.set(
+        node,
+        this.#reduced(node) ?? this.#imageGradient(node) ??
+          this.#asItIs(node),
       );
     }
-    const [left, right] = [a, b].map((x) => x && this.#phases.get(x));
-    const isSum = op?.type === "Add" && left && right &&
-      left.length === right.length &&
-      [a, b].every((x) => this.#isOnlyUsedOnce(x));
-    if (!isSum) return null;
-    return left.map((row, i) =>
-      row.map((x, j) => {
-        const y = right[i][j];
-        return x && y ? add(x, y) : x ?? y;
-      })
-    );
   }
 
-  #phase({ inputs: [g, w] }: Node, row: Phase, column: Phase): Node | null {
-    if (row.taps.length === 0 || column.taps.length === 0) return null;
+  /** Computes a gradient by phases, or the sum of two that nothing else uses. */
+  #byPhases(node: Node): Phases | null {
+    const { op, inputs } = node;
+    const phases = this.#phasesOf(node);
+    if (phases) {
+      return computePhases(
+        phases,
+        (row, column) => this.#phase(node, row, column),
+      );
+    }
+    const terms = inputs.map((x) => this.#phases.get(x));
+    const [a, b] = terms;
+    const isSum = op?.type === "Add" && a && b &&
+      inputs.every((x) => this.#isOnlyUsedOnce(x));
+    return isSum ? addPhases(a, b) : null;
+  }
+
+  #phase({ inputs: [g, w] }: Node, row: Phase, column: Phase): Node {
     const weights = packedTransposed(
       this.#asPlain(w),
       this.#block,
@@ -685,15 +557,9 @@ class Layout {
     );
   }
 
-  /**
-   * Computes what leaves one value per channel, or the gradient of weights or
-   * images.
-   */
+  /** Computes what leaves one value per channel, or a weight gradient. */
   #reduced({ op, inputs, attributes, shape }: Node): Node | null {
     const [x, second] = inputs;
-    if (op?.type === "ConvTranspose" && !op.domain) {
-      return this.#imageGradient({ inputs, attributes, shape });
-    }
     if (op?.type === CONV_WEIGHT_GRADIENT) {
       const { shape: [n, outputs] } = second;
       if (n % this.#block !== 0 || outputs % this.#block !== 0) return null;
@@ -717,20 +583,15 @@ class Layout {
     return null;
   }
 
-  #imageGradient(
-    { inputs: [g, w], attributes, shape }: Pick<
-      Node,
-      "inputs" | "attributes" | "shape"
-    >,
-  ): Node | null {
+  #imageGradient(node: Node): Node | null {
+    const [g, w] = node.inputs;
+    const phases = phasesOf(node);
+    if (!phases || phases.some(({ taps }) => taps.length === 0)) return null;
     const [outputs, c] = w.shape;
-    const { stride } = geometryOf(attributes);
-    const axes = this.#axes(g, shape, attributes);
-    const isTaken = axes && outputs % this.#block === 0 &&
-      stride ** 2 * c <= this.#block &&
-      axes.flat().every(({ taps }) => taps.length > 0);
+    const isTaken = outputs % this.#block === 0 &&
+      phases.length ** 2 * c <= MOST_IMAGE_OUTPUTS;
     return isTaken
-      ? imageGradient(this.#asBlocked(g), this.#asPlain(w), axes, this.#block)
+      ? imageGradient(this.#asBlocked(g), this.#asPlain(w), phases, this.#block)
       : null;
   }
 

@@ -8,6 +8,7 @@ import {
   conv2d,
   globalAveragePool,
   grad,
+  hoistParameters,
   input,
   maxPool,
   mean,
@@ -27,6 +28,7 @@ import {
   PackedWeights,
   type Program,
 } from "../../onnx/mod.ts";
+import { blockedWeights } from "../../onnx/blocked.ts";
 import { lower } from "../../onnx/export.ts";
 import { crossEntropyObjective } from "../../robust/objectives.ts";
 import { pgdStep, scalar } from "../../robust/pgd.ts";
@@ -287,5 +289,23 @@ Deno.test("compile() packs constant weights once", async () => {
     assertAllClose(y as Tensor, expected.y, { tolerance: 1e-6, name: "y" });
   } finally {
     await program.release();
+  }
+});
+
+Deno.test("what is prepared is no view, and blocked kernels read it", () => {
+  const images = input("images", [2, 128, 8, 8]);
+  const weights = parameter("weights", [128, 128, 3, 3]);
+  // Packed, for one convolution, and in Winograd's form for another.
+  const y = conv2d(conv2d(images, weights, { padding: 1 }), weights, {
+    stride: 2,
+  });
+  for (const block of [8, 16]) {
+    const { prepared, outputs } = hoistParameters(
+      lower([y], block, () => true),
+    );
+    const types = Object.values(prepared).map(({ op }) => op?.type);
+    assertEquals(types.length, 2);
+    assert(!types.includes("Reshape"));
+    assertEquals(blockedWeights(outputs), new Set(Object.keys(prepared)));
   }
 });
