@@ -191,7 +191,7 @@ export class Random {
       const radius = Math.sqrt(-2 * Math.log(1 - this.uniform()));
       const angle = 2 * Math.PI * this.uniform();
       // Both at once in a third of the time of Math.cos() and Math.sin(), most
-      // of what a network's initial weights take; equal as 32-bit floats.
+      // of what a network's initial weights take; as a rule equal as floats.
       const quarter = Math.floor(angle * (2 / Math.PI) + 0.5);
       const x = angle - quarter * HALF_PI[0] - quarter * HALF_PI[1];
       const sin = smallSin(x), cos = smallCos(x);

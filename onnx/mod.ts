@@ -10,6 +10,8 @@ export {
   type DynamicValueInfo,
   exportDynamicModel,
 } from "./dynamic.ts";
+export { DeviceTensor, hasOwnMemory, releaseDevice } from "./device.ts";
+export { DeviceReader } from "./device_reader.ts";
 export {
   type ExportedModel,
   exportModel,
@@ -26,12 +28,9 @@ export {
   type CompileOptions,
   compileStages,
   type Device,
-  DeviceReader,
-  DeviceTensor,
   PackedWeights,
   Program,
   type Provider,
-  releaseDevice,
   runtimeVersion,
   Series,
   type Stages,

@@ -7,8 +7,6 @@
 import type * as ort from "onnxruntime-web";
 import {
   type AnyTensor,
-  apply,
-  defineOp,
   expressionKey,
   hoistParameters,
   input,
@@ -16,10 +14,8 @@ import {
   neg,
   type Node,
   sameShape,
-  type Shape,
   show,
   sizeOf,
-  type Tensor,
 } from "../core/mod.ts";
 import { blockedWeights, PROBE_SHAPE, probeGraph } from "./blocked.ts";
 import {
@@ -28,6 +24,7 @@ import {
   lower,
   type ValueInfo,
 } from "./export.ts";
+import { DeviceTensor, hasOwnMemory } from "./device.ts";
 import { allocateTensors, freeTensor } from "./memory.ts";
 
 /** Execution providers of ONNX Runtime that programs run on. */
@@ -83,86 +80,6 @@ export class PackedWeights {
   release(): void {
     for (const value of this.#values.values()) freeTensor(value);
     this.#values.clear();
-  }
-}
-
-/**
- * A float32 tensor in a provider's memory: programs of that provider read it,
- * and a `DeviceReader` copies it.
- */
-export class DeviceTensor implements Tensor {
-  readonly dtype = "float32";
-  readonly shape: Shape;
-  /** @ignore For Program. */
-  readonly held: ort.Tensor;
-
-  /** @ignore Programs make it. */
-  constructor(held: ort.Tensor, shape: Shape) {
-    this.held = held;
-    this.shape = shape;
-  }
-
-  /** @throws {TypeError} Always: its elements are elsewhere */
-  get data(): never {
-    throw new TypeError(
-      `Cannot read a tensor ${show(this.shape)} in the memory of a device: ` +
-        `copy it with a DeviceReader`,
-    );
-  }
-
-  /** Frees its memory. */
-  release(): void {
-    this.held.dispose();
-  }
-}
-
-/** Frees the tensors among these that are in a device's memory. */
-export function releaseDevice(tensors: NamedTensors): void {
-  for (const value of Object.values(tensors)) {
-    if (value instanceof DeviceTensor) value.release();
-  }
-}
-
-const Identity = defineOp({ type: "Identity", shape: ([x]) => x.shape });
-
-const READ = "read:";
-
-/** Copies tensors from a device's memory, again and again. */
-export class DeviceReader {
-  readonly #program: Program;
-
-  private constructor(program: Program) {
-    this.#program = program;
-  }
-
-  /** @param infos Names and shapes of what is to be read */
-  static async create(
-    infos: readonly ValueInfo[],
-    provider: Provider,
-  ): Promise<DeviceReader> {
-    const copies = infos.map(({ name, shape }) => [
-      READ + name,
-      apply(Identity, [input(name, shape)]),
-    ]);
-    return new DeviceReader(
-      await compile(Object.fromEntries(copies), { provider }),
-    );
-  }
-
-  /** Tensors in the host's memory. */
-  async read(tensors: NamedTensors): Promise<Record<string, AnyTensor>> {
-    const found = await this.#program.run(tensors);
-    return Object.fromEntries(
-      Object.entries(found).map(([name, value]) => [
-        name.slice(READ.length),
-        value,
-      ]),
-    );
-  }
-
-  /** Frees the program. */
-  async release(): Promise<void> {
-    await this.#program.release();
   }
 }
 
@@ -273,14 +190,17 @@ export class Program {
    * Computes the outputs.
    *
    * @param feeds Tensors for all inputs; others are ignored
-   * @param into Tensors that outputs are written to instead of new ones
+   * @param target Tensors that outputs are written to instead of new ones;
+   * programs with outputs on a device do without
    * @returns Tensors by output name
    * @throws {TypeError} If a tensor is missing or has the wrong shape
    */
   async run(
     feeds: NamedTensors,
-    into: NamedTensors = {},
+    target: NamedTensors = {},
   ): Promise<Record<string, AnyTensor>> {
+    // Bound to memory of a device, a session writes nothing in place.
+    const into = this.#onDevice.size > 0 ? {} : target;
     const values: Record<string, ort.Tensor> = { ...this.#bound };
     for (const info of this.inputs) {
       values[info.name] = this.#wrap(info, feeds[info.name], "feed");
@@ -299,18 +219,18 @@ export class Program {
       }
       const data = results[name].data as never;
       const found = { dtype, shape, data } as AnyTensor;
-      const target = into[name];
-      if (!target) return [name, found];
+      const written = into[name];
+      if (!written) return [name, found];
       // The native package writes into it and returns a copy all the same.
-      if (!WRITES_INTO_TENSORS) target.data.set(data);
-      else if (found.data.buffer !== target.data.buffer) freeTensor(found);
-      return [name, target];
+      if (!WRITES_INTO_TENSORS) written.data.set(data);
+      else if (found.data.buffer !== written.data.buffer) freeTensor(found);
+      return [name, written];
     }));
   }
 
   /** Tensors for `into` of `run()`, to be used again and again. */
   allocateOutputs(): Record<string, AnyTensor> {
-    // What is not written in place comes anew from every run.
+    // Nothing would be written into them.
     return this.#onDevice.size > 0 ? {} : allocateTensors(this.outputs);
   }
 
@@ -334,7 +254,7 @@ export class Program {
           `${show(info.shape)}, found ${found}`,
       );
     }
-    if (value instanceof DeviceTensor) return value.held;
+    if (value instanceof DeviceTensor) return value.held as ort.Tensor;
     return new this.#runtime.Tensor(
       value.dtype,
       value.data as never,
@@ -451,9 +371,6 @@ function parts(
   return found;
 }
 
-/** Providers whose tensors can stay in memory of their own. */
-const HAS_MEMORY: readonly Provider[] = ["webgpu"];
-
 /** Makes a program from nodes as they are. */
 async function load(
   outputs: Readonly<Record<string, Node>>,
@@ -466,7 +383,7 @@ async function load(
   } = {},
 ): Promise<Program> {
   const { constants, provider = "cpu" } = options;
-  const onDevice = HAS_MEMORY.includes(provider)
+  const onDevice = hasOwnMemory(provider)
     ? Object.keys(outputs).filter((name) => options.onDevice?.includes(name))
     : [];
   const model = exportModel(outputs, { constants, externalData: true });

@@ -122,8 +122,34 @@ export class BatchAttack {
     return await iterate(this.#stages.step, feeds, steps);
   }
 
+  /**
+   * Attacks a whole batch: prepares, draws noise if need be, runs.
+   *
+   * @param into Memory for what `prepare()` writes
+   * @param random Where the batch's noise begins
+   * @returns The perturbed images, in the memory of the device if it has some
+   */
+  async attack(
+    parameters: NamedTensors,
+    into: NamedTensors,
+    { random, ...batch }: Omit<AttackFeeds, "noise"> & {
+      readonly random: Random;
+    },
+  ): Promise<Tensor> {
+    const { norm, randomStart: isRandom } = this.#settings;
+    const noise = isRandom
+      ? startNoise(batch.images.shape, norm, random)
+      : null;
+    const prepared = await this.prepare(parameters, into);
+    try {
+      return await this.run(prepared, { ...batch, noise });
+    } finally {
+      this.releasePrepared(prepared);
+    }
+  }
+
   /** Frees what `prepare()` left in the memory of a device. */
-  done(prepared: Readonly<Record<string, AnyTensor>>): void {
+  releasePrepared(prepared: Readonly<Record<string, AnyTensor>>): void {
     for (const { name } of this.prepared) {
       releaseDevice({ [name]: prepared[name] });
     }

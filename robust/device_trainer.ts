@@ -16,10 +16,11 @@ import {
 import { BatchAttack } from "./batch_attack.ts";
 import type { RunOptions } from "./network.ts";
 import { oneHot } from "./objectives.ts";
-import { scalar, startNoise } from "./pgd.ts";
+import { scalar } from "./pgd.ts";
 import type { TrainSettings, TrainState } from "./train.ts";
 import {
   initialValues,
+  resultOf,
   stateOf,
   type StepOptions,
   type StepResult,
@@ -79,14 +80,18 @@ export class DeviceTrainer implements StepTaker {
     return new DeviceTrainer(settings, programs, values);
   }
 
+  /** Attacks a batch and takes one step of SGD on it. */
   async step(
     images: Tensor,
     labelIndices: ArrayLike<number>,
     options: StepOptions,
   ): Promise<StepResult> {
     const labels = oneHot(labelIndices, this.#settings.spec.classes);
-    const attacked = await this.#perturb(images, labels, options);
-    const { loss, correct, ...found } = await this.#update.run({
+    const batch = { ...options, images, labels };
+    const attacked = this.#attack
+      ? await this.#attack.attack(this.#values, {}, batch)
+      : images;
+    const found = await this.#update.run({
       ...this.#values,
       images: attacked,
       labels,
@@ -94,42 +99,19 @@ export class DeviceTrainer implements StepTaker {
     });
     releaseDevice({ attacked, ...this.#values });
     this.#values = Object.fromEntries(
-      Object.entries(found).map(([name, value]) => [
-        name.slice(NEXT.length),
-        value,
-      ]),
+      Object.keys(this.#values).map((name) => [name, found[NEXT + name]]),
     );
-    return {
-      loss: (loss as Tensor).data[0],
-      correct: (correct as Tensor).data[0],
-      stop: options.stop ?? false,
-      reduceSeconds: 0,
-    };
+    return resultOf(found, options);
   }
 
-  async #perturb(
-    images: Tensor,
-    labels: Tensor,
-    { warmup, random }: StepOptions,
-  ): Promise<Tensor> {
-    const { attack } = this.#settings;
-    if (!attack || !this.#attack) return images;
-    const noise = attack.randomStart
-      ? startNoise(images.shape, attack.norm, random)
-      : null;
-    const prepared = await this.#attack.prepare(this.#values, {});
-    const feeds = { images, labels, noise, warmup };
-    const attacked = await this.#attack.run(prepared, feeds);
-    this.#attack.done(prepared);
-    return attacked;
-  }
-
+  /** Parameters, velocities and averages, copied to the host. */
   async state(): Promise<
     Pick<TrainState, "parameters" | "velocity" | "average">
   > {
     return stateOf(await this.#reader.read(this.#values));
   }
 
+  /** Frees the programs and the state. */
   async release(): Promise<void> {
     releaseDevice(this.#values);
     await this.#update.release();

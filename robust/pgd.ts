@@ -264,7 +264,7 @@ export function scalar(value: number): Tensor {
  * @param feeds Its inputs; `images` is the start
  * @param steps Number of steps
  * @param onIterate Receives each iterate and its losses, the start included
- * but not the last; return true to stop
+ * but not the last, valid until its promise is fulfilled; return true to stop
  * @param feedsOf Inputs that change from step to step
  * @returns The last iterate
  */
@@ -287,7 +287,10 @@ export async function iterate(
       { ...feeds, ...feedsOf?.(step), images },
       outputs[step % 2],
     );
-    if (await onIterate?.(step, images, found.losses as Tensor)) break;
+    if (await onIterate?.(step, images, found.losses as Tensor)) {
+      releaseDevice({ next: found.next });
+      break;
+    }
     if (step > 0) releaseDevice({ images });
     images = found.next as Tensor;
   }

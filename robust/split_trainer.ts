@@ -295,7 +295,7 @@ export class SplitTrainer implements StepTaker {
       while (sums.at(-1)!.ghosts === sums.at(-2)?.ghosts) addLast();
     }
     while (sums.length > 1) addLast();
-    if (prepared) this.#attack!.done(prepared);
+    if (prepared) this.#attack!.releasePrepared(prepared);
   }
 
   /** Adds gradients, losses and hits, but not statistics. */

@@ -20,7 +20,7 @@ import {
   type ModelSpec,
   sha256,
 } from "../models/mod.ts";
-import { freeTensor } from "../onnx/mod.ts";
+import { freeTensor, hasOwnMemory } from "../onnx/mod.ts";
 import type { Norm } from "./ball.ts";
 import { Network, type RunOptions } from "./network.ts";
 import { checkPgd, type PgdSettings } from "./pgd.ts";
@@ -454,9 +454,9 @@ async function begin(
   // One program for a whole step is faster: parts are for those who need them.
   const isWhole = !communicator && shape[0] === settings.batchSize;
   const run = { provider, threads, profile };
-  const Whole = provider === "webgpu" ? DeviceTrainer : Trainer;
+  const kind = hasOwnMemory(provider ?? "cpu") ? DeviceTrainer : Trainer;
   const trainer = isWhole
-    ? await Whole.create(settings, shape, state, run)
+    ? await kind.create(settings, shape, state, run)
     : await SplitTrainer.create(settings, shape, state, {
       ...run,
       communicator,

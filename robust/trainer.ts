@@ -10,11 +10,16 @@ import {
   sizeOf,
   type Tensor,
 } from "../core/mod.ts";
-import { allocateOverlaid, compile, type Program } from "../onnx/mod.ts";
+import {
+  allocateOverlaid,
+  compile,
+  type Program,
+  releaseDevice,
+} from "../onnx/mod.ts";
 import { BatchAttack } from "./batch_attack.ts";
 import type { RunOptions } from "./network.ts";
 import { oneHot } from "./objectives.ts";
-import { scalar, startNoise } from "./pgd.ts";
+import { scalar } from "./pgd.ts";
 import { AVERAGE, NEXT, trainingStep, VELOCITY } from "./training_graphs.ts";
 import type { TrainSettings, TrainState } from "./train.ts";
 
@@ -171,38 +176,20 @@ export class Trainer implements StepTaker {
     options: StepOptions,
   ): Promise<StepResult> {
     const labels = oneHot(labelIndices, this.#settings.spec.classes);
-    const attacked = await this.#perturb(images, labels, options);
     const [current, next] = this.#slots;
-    const { loss, correct } = await this.#update.run({
+    const batch = { ...options, images, labels };
+    const attacked = this.#attack
+      ? await this.#attack.attack(current.values, next.prepared, batch)
+      : images;
+    const found = await this.#update.run({
       ...current.values,
       images: attacked,
       labels,
       learningRate: scalar(options.learningRate),
     }, renamed(next.values, (name) => NEXT + name));
+    releaseDevice({ attacked });
     this.#slots = [next, current];
-    return {
-      loss: (loss as Tensor).data[0],
-      correct: (correct as Tensor).data[0],
-      stop: options.stop ?? false,
-      reduceSeconds: 0,
-    };
-  }
-
-  async #perturb(
-    images: Tensor,
-    labels: Tensor,
-    { warmup, random }: StepOptions,
-  ): Promise<Tensor> {
-    const { attack } = this.#settings;
-    if (!attack) return images;
-    const noise = attack.randomStart
-      ? startNoise(images.shape, attack.norm, random)
-      : null;
-    const [{ values }, { prepared }] = this.#slots;
-    return await this.#attack!.run(
-      await this.#attack!.prepare(values, prepared),
-      { images, labels, noise, warmup },
-    );
+    return resultOf(found, options);
   }
 
   state(): Promise<Pick<TrainState, "parameters" | "velocity" | "average">> {
@@ -213,6 +200,19 @@ export class Trainer implements StepTaker {
     await this.#update.release();
     await this.#attack?.release();
   }
+}
+
+/** What a step came to, of its program's outputs. */
+export function resultOf(
+  { loss, correct }: NamedTensors,
+  { stop = false }: StepOptions,
+): StepResult {
+  return {
+    loss: (loss as Tensor).data[0],
+    correct: (correct as Tensor).data[0],
+    stop,
+    reduceSeconds: 0,
+  };
 }
 
 function renamed(

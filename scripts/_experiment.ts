@@ -685,6 +685,20 @@ export class Experiment {
   }
 }
 
+/** Names of pairs, such as "dog to cat"; numbers tell equal ones apart. */
+export function pairNames(
+  sources: readonly string[],
+  targets: readonly string[],
+): string[] {
+  const seen = new Map<string, number>();
+  return sources.map((source, i) => {
+    const name = `${source} to ${targets[i]}`;
+    const count = (seen.get(name) ?? 0) + 1;
+    seen.set(name, count);
+    return count > 1 ? `${name} (${count})` : name;
+  });
+}
+
 /** A network as it is before training. */
 function untrainedLike(
   { network: { spec, options }, card }: LoadedNetwork,

@@ -393,8 +393,9 @@ export class Recorder {
   /**
    * Writes a labelled montage and each of its tiles.
    *
-   * @param rows Those with `pictures` show what these name instead of what the
-   * columns do: they do not vary
+   * @param rows Images from the first column on. Where `pictures` names them,
+   * they stand there without the column's meaning, and each is a row of its
+   * own among the tiles
    * @param columns Their names
    * @param parameter What changes from column to column, and its value in each
    * @returns Path of the montage

@@ -32,6 +32,7 @@ import {
   Experiment,
   EXPERIMENT_FLAGS,
   optimisationFlags,
+  pairNames,
   PRESET_FLAG,
   type Role,
   withPreset,
@@ -70,7 +71,7 @@ export const FLAGS = {
 type Flags = ParsedFlags<typeof FLAGS>;
 
 /** What an inversion starts from and aims at. */
-const GIVEN = ["source", "target"];
+const PAIR = ["source", "target"];
 
 /** The paper's radii, for images of 224 x 224 pixels. */
 const PAPER_RADII = Array.from({ length: 9 }, (_, i) => 2 ** (i + 1));
@@ -169,15 +170,16 @@ export async function main(
   );
   const columns = radii.map((radius) => radius.toFixed(2));
   const shown = Math.min(flags.columns, n);
+  const names = pairNames(sources.names, targets.names);
   const figure = Array.from({ length: shown }, (_, i) => {
-    const name = `${sources.names[i]} to ${targets.names[i]}`;
+    const name = names[i];
     const pair = [sources, targets].map(({ images }) => unstack(images)[i]);
-    const given = { label: name, images: stack(pair), pictures: GIVEN };
-    const made = found.map(({ role, images }) => ({
+    const asked = { label: name, images: stack(pair), pictures: PAIR };
+    const reached = found.map(({ role, images }) => ({
       label: `${role}, ${name}`,
       images: stack(images.map((all) => unstack(all)[i])),
     }));
-    return [given, ...made];
+    return [asked, ...reached];
   }).flat();
   const path = await recorder.figure(title, figure, columns, {
     name: "radius",

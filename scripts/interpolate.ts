@@ -39,6 +39,7 @@ import {
   EXPERIMENT_FLAGS,
   type Judge,
   optimisationFlags,
+  pairNames,
   type Pictures,
   PRESET_FLAG,
   withPreset,
@@ -209,6 +210,7 @@ export async function main(
   const { frames } = flags;
   const [a, b] = await openPairs(experiment, flags._);
   const pairs = a.names.length;
+  const names = pairNames(a.names, b.names);
   const shownPairs = Math.min(flags.columns, pairs);
   const lambdas = Array.from({ length: frames }, (_, i) => i / (frames - 1));
   const columns = lambdas.map((lambda) => lambda.toFixed(2));
@@ -217,7 +219,7 @@ export async function main(
   const part = (images: Tensor, i: number) =>
     rows(images, i * frames, (i + 1) * frames);
   const label = (role: string, i: number) =>
-    pairs > 1 ? `${role}, ${a.names[i]} to ${b.names[i]}` : role;
+    pairs > 1 ? `${role}, ${names[i]}` : role;
   const made: { role: string; images: Tensor }[] = [
     { role: "pixels", images: pixels },
   ];

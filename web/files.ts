@@ -111,13 +111,14 @@ export async function sendJson(
   return sendMade(req, bytes, etag, headersOf("index.json", {}));
 }
 
+/** Answers with bytes under a validator. */
 function sendMade(
   req: Request,
   bytes: Uint8Array<ArrayBuffer>,
-  name: string,
+  validator: string,
   headers: Headers,
 ): Response {
-  const etag = `"${name}"`;
+  const etag = `"${validator}"`;
   headers.set("etag", etag);
   const range = answer(req, headers, bytes.length, etag, 0);
   if (typeof range === "number") {

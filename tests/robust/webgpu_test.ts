@@ -9,11 +9,13 @@
  *
  * @module
  */
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import {
+  add,
   type AnyTensor,
   full,
   input,
+  mul,
   type Node,
   Random,
   tensor,
@@ -24,6 +26,12 @@ import {
   modelParameters,
   type ModelSpec,
 } from "../../models/mod.ts";
+import {
+  compile,
+  DeviceReader,
+  DeviceTensor,
+  releaseDevice,
+} from "../../onnx/mod.ts";
 import { apgdStep } from "../../robust/apgd.ts";
 import { targetedDlrObjective } from "../../robust/margin.ts";
 import {
@@ -344,5 +352,42 @@ Deno.test({
     assertEquals(saved[0].epoch, 1);
     assertEquals(resumed.parameters, whole.parameters);
     assertEquals(resumed.velocity, whole.velocity);
+    assertEquals(resumed.average, whole.average);
+  },
+});
+
+Deno.test({
+  name: "outputs stay on the device if asked for, until they are freed",
+  ignore,
+  async fn() {
+    const double = add(input("x", [3]), input("x", [3]));
+    const outputs = { kept: double, sent: mul(double, 2) };
+    const program = await compile(outputs, {
+      provider: "webgpu",
+      onDevice: ["kept"],
+    });
+    const reader = await DeviceReader.create(
+      [{ name: "kept", dtype: "float32", shape: [3] }],
+      "webgpu",
+    );
+    const x = tensor([1, 2, 3]);
+    // Memory that is given does not hide what was computed.
+    const { kept, sent } = await program.run({ x }, {
+      sent: tensor([0, 0, 0]),
+    });
+    assertEquals(sent.data, new Float32Array([4, 8, 12]));
+    assert(kept instanceof DeviceTensor);
+    assertThrows(() => kept.data, TypeError, "in the memory of a device");
+    const again = await program.run({ x: kept });
+    assertEquals(again.sent.data, new Float32Array([8, 16, 24]));
+    const read = await reader.read({ kept });
+    assertEquals(read.kept.data, new Float32Array([2, 4, 6]));
+    releaseDevice({ kept, again: again.kept, x });
+    await assertRejects(() => program.run({ x: kept }));
+    // Other providers have no such memory.
+    const plain = await compile(outputs, { onDevice: ["kept"] });
+    const found = await plain.run({ x });
+    assertEquals(found.kept.data, new Float32Array([2, 4, 6]));
+    for (const each of [program, reader, plain]) await each.release();
   },
 });

@@ -9,9 +9,11 @@ import {
   assertMatch,
 } from "@std/assert";
 import config from "../../deno.json" with { type: "json" };
+import type { Tensor } from "../../core/mod.ts";
 import { CIFAR10_CLASSES, readImage } from "../../datasets/mod.ts";
 import type { Run } from "../../robust/run.ts";
 import { parseResultsIndex } from "../../robust/results_index.ts";
+import { pairNames } from "../../scripts/_experiment.ts";
 import { LAUNCHERS, onLauncher } from "../_mpi.ts";
 import {
   commandLine,
@@ -162,8 +164,12 @@ Deno.test("within no radius nothing moves, and a picture matched to itself stays
   assertEquals(claimOf(same, "robust", "judge").mean, 1);
 });
 
+function distance({ data: a }: Tensor, { data: b }: Tensor): number {
+  return Math.hypot(...a.map((x, i) => x - b[i]));
+}
+
 Deno.test("constrained_inversion gets no farther as the ball grows", async () => {
-  const [, record] = await made(
+  const [out, record] = await made(
     "constrained_inversion",
     ...["--images=3", "--steps=6", "--columns=1"],
     ...["--radius=2", "--radius=0.25", "--radius=8"],
@@ -186,10 +192,14 @@ Deno.test("constrained_inversion gets no farther as the ball grows", async () =>
     tile?.row.startsWith("robust") ? [tile.parameter?.value] : []
   );
   assertEquals(radii, [0.25, 2, 8]);
-  const given = record.files.flatMap(({ tile }) =>
-    tile && !tile.parameter ? [tile.row] : []
+  const given = record.files.filter(({ tile }) => tile && !tile.parameter);
+  assertEquals(given.map(({ tile }) => tile?.row), ["source", "target"]);
+  // Within the smallest ball pictures are still near the source.
+  const near = record.files.find(({ tile }) => tile?.row.startsWith("robust"));
+  const [start, end, picture] = await Promise.all(
+    [...given, near!].map(({ path }) => readImage(`${out}/${path}`)),
   );
-  assertEquals(given, ["source", "target"]);
+  assert(distance(picture, start) < distance(picture, end) / 4);
 });
 
 Deno.test("constrained_inversion takes the paper's radii, scaled to the image", async () => {
@@ -485,4 +495,11 @@ Deno.test("parseResultsIndex() says what is wrong in one sentence", () => {
     }
     throw new Error(`Not refused: ${json}`);
   }
+});
+
+Deno.test("pairNames() tells equal pairs apart", () => {
+  assertEquals(
+    pairNames(["dog", "cat", "dog", "dog"], ["cat", "dog", "cat", "cat"]),
+    ["dog to cat", "cat to dog", "dog to cat (2)", "dog to cat (3)"],
+  );
 });

@@ -8,7 +8,7 @@ import {
   assertStringIncludes,
 } from "@std/assert";
 import { decodeCheckpoint } from "../../models/mod.ts";
-import { parseRange } from "../../web/files.ts";
+import { parseRange, sendJson } from "../../web/files.ts";
 import { openSite } from "./_app.ts";
 import { ENTRIES, HOSTILE, makeSite, writeRunFolder } from "./_site.ts";
 
@@ -233,6 +233,12 @@ Deno.test("lists have validators that change with what they tell", async () => {
     return etag;
   }));
   assertEquals(new Set(tags).size, 3);
+  const tagOf = async (value: unknown) =>
+    (await sendJson(new Request("http://localhost/"), value)).headers.get(
+      "etag",
+    );
+  assertEquals(await tagOf([1]), await tagOf([1]));
+  assert(await tagOf([1]) !== await tagOf([2]));
 });
 
 Deno.test("files have validators and ranges", async () => {

@@ -1,0 +1,64 @@
+/**
+ * Copies of what is in the memory of a device.
+ *
+ * @module
+ */
+import {
+  type AnyTensor,
+  apply,
+  defineOp,
+  input,
+  type NamedTensors,
+} from "../core/mod.ts";
+import type { ValueInfo } from "./export.ts";
+import { compile, type Program, type Provider } from "./session.ts";
+
+const Identity = defineOp({ type: "Identity", shape: ([x]) => x.shape });
+
+/** An output may not have the name of an input. */
+const READ = "read:";
+
+/**
+ * Copies tensors from a device's memory, again and again. onnxruntime-node
+ * cannot by itself: a program reads them, whose outputs are on the host.
+ */
+export class DeviceReader {
+  readonly #program: Program;
+
+  private constructor(program: Program) {
+    this.#program = program;
+  }
+
+  /** @param infos Names and shapes of what is to be read */
+  static async create(
+    infos: readonly ValueInfo[],
+    provider: Provider,
+  ): Promise<DeviceReader> {
+    const copies = infos.map(({ name, shape }) => [
+      READ + name,
+      apply(Identity, [input(name, shape)]),
+    ]);
+    const program = await compile(Object.fromEntries(copies), { provider });
+    return new DeviceReader(program);
+  }
+
+  /**
+   * Copies tensors of the names it was made for.
+   *
+   * @returns New tensors in the host's memory
+   */
+  async read(tensors: NamedTensors): Promise<Record<string, AnyTensor>> {
+    const found = await this.#program.run(tensors);
+    return Object.fromEntries(
+      Object.entries(found).map(([name, value]) => [
+        name.slice(READ.length),
+        value,
+      ]),
+    );
+  }
+
+  /** Frees the program. */
+  async release(): Promise<void> {
+    await this.#program.release();
+  }
+}
