@@ -292,7 +292,8 @@ export async function openFiles(
   if (failed.length === files.length) {
     throw new Error(
       `Cannot open the ${name} split: none of its ${files.length} images, ` +
-        `such as "${files[0].path}", can be decoded`,
+        `such as "${files[0].path}", can be decoded; ` +
+        `check the files or pass another folder`,
     );
   }
   if (failed.length === 0) {

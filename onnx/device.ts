@@ -34,7 +34,11 @@ export class DeviceTensor implements Tensor {
     this.shape = shape;
   }
 
-  /** @throws {TypeError} Always: its elements are elsewhere */
+  /**
+   * Its elements are elsewhere.
+   *
+   * @throws {TypeError} Always
+   */
   get data(): never {
     throw new TypeError(
       `Cannot read a tensor ${show(this.shape)} in the memory of a device: ` +

@@ -29,7 +29,11 @@ export class DeviceReader {
     this.#program = program;
   }
 
-  /** @param infos Names and shapes of what is to be read */
+  /**
+   * Makes a reader.
+   *
+   * @param infos Names and shapes of what is to be read
+   */
   static async create(
     infos: readonly ValueInfo[],
     provider: Provider,

@@ -1,6 +1,7 @@
 /**
- * Running graphs on ONNX Runtime: the only file that knows onnxruntime-node
- * and onnxruntime-web, both loaded when first needed.
+ * Running graphs on ONNX Runtime: the only file that calls onnxruntime-node and
+ * onnxruntime-web, both loaded when first needed. `web/vendor.ts` copies the
+ * latter's files for browsers.
  *
  * @module
  */
@@ -634,6 +635,7 @@ export async function chooseProvider(device: Device): Promise<Choice> {
 let automatic: Promise<Choice> | undefined;
 
 async function chooseAutomatically(): Promise<Choice> {
+  const found = ["no CUDA library", "no hardware WebGPU adapter found"];
   const cuda = await cudaLibrary();
   if (cuda) {
     try {
@@ -641,6 +643,7 @@ async function chooseAutomatically(): Promise<Choice> {
       return { provider: "cuda", reason: `${cuda} loads` };
     } catch {
       // Without a usable driver the library alone does not help.
+      found[0] = `${cuda} does not load`;
     }
   }
   const adapter = await hardwareAdapter();
@@ -649,13 +652,10 @@ async function chooseAutomatically(): Promise<Choice> {
       await probe("webgpu");
       return { provider: "webgpu", reason: `adapter "${adapter}" answers` };
     } catch {
-      // The adapter answers the host, yet not ONNX Runtime.
+      found[1] = `adapter "${adapter}" runs no graph of ONNX Runtime`;
     }
   }
-  return {
-    provider: "cpu",
-    reason: "no CUDA library and no hardware WebGPU adapter found",
-  };
+  return { provider: "cpu", reason: found.join(" and ") };
 }
 
 /** Path of the CUDA provider's library beside the binding, if it is there. */

@@ -32,6 +32,8 @@ export interface NumberFlag extends FlagBase {
   readonly max?: number;
   /** Strict lower bound. */
   readonly above?: number;
+  /** Strict upper bound. */
+  readonly below?: number;
 }
 
 /** A flag without a value: `--name`, or `--no-name`. */
@@ -114,6 +116,7 @@ export const COMMON_FLAGS = {
   threads: {
     type: "integer",
     min: 1,
+    max: 1024,
     help: "CPU threads; all cores if not given",
   },
   json: { type: "path", help: "also write the Run's JSON here" },
@@ -398,13 +401,15 @@ function readNumber(name: string, flag: NumberFlag, text: string): number {
       `${name} must be ${problem}: current value is ${text}`,
     );
   }
-  const { above, min, max } = flag;
+  const { above, below, min, max } = flag;
   const wanted = above !== undefined && !(value > above)
     ? `> ${above}`
     : min !== undefined && value < min
     ? `>= ${min}`
     : max !== undefined && value > max
     ? `<= ${max}`
+    : below !== undefined && !(value < below)
+    ? `< ${below}`
     : undefined;
   if (wanted) {
     throw new UsageError(`${name} must be ${wanted}: current value is ${text}`);
@@ -485,6 +490,7 @@ function describeFlag(key: string, flag: Flag): string {
     if (flag.above !== undefined) facts.push(`> ${flag.above}`);
     if (flag.min !== undefined) facts.push(`>= ${flag.min}`);
     if (flag.max !== undefined) facts.push(`<= ${flag.max}`);
+    if (flag.below !== undefined) facts.push(`< ${flag.below}`);
   }
   if (flag.multiple) facts.push("may be repeated");
   if (flag.aliases?.length) {

@@ -28,7 +28,7 @@ export async function readImages(
 ): Promise<Tensor> {
   const images: Tensor[] = [];
   for (const path of paths) {
-    images.push(fitImage(await readImage(path), imageSize));
+    images.push(fitImage(await readPicture(path), imageSize));
   }
   return stack(images);
 }
@@ -84,4 +84,20 @@ export async function classNames(
 ): Promise<string[]> {
   const { logits } = await network.predict(images, options);
   return Array.from(predictions(logits), (label) => card.classes[label]);
+}
+
+/** Reads an image file; an error says what to do. */
+async function readPicture(path: string): Promise<Tensor> {
+  try {
+    return await readImage(path);
+  } catch (error) {
+    const { message } = error as Error;
+    if (error instanceof Deno.errors.NotFound) {
+      throw new Deno.errors.NotFound(`${message}; check the path`);
+    }
+    if (!(error instanceof SyntaxError)) throw error;
+    throw new SyntaxError(`${message}; pass another file, or save it anew`, {
+      cause: error,
+    });
+  }
 }

@@ -97,6 +97,13 @@ export async function openModel(
         { cause: error },
       );
     }
+    if (error instanceof TypeError && /^Cannot load/.test(error.message)) {
+      throw new TypeError(
+        `${error.message}; card and weights of "${source}" do not belong ` +
+          `together: pass another --model`,
+        { cause: error },
+      );
+    }
     throw usageOf(error);
   }
 }

@@ -236,6 +236,7 @@ export const FLAGS = {
     type: "number",
     default: 0.9,
     min: 0,
+    below: 1,
     help: "fraction of the velocity kept",
   },
   weightDecay: {
@@ -254,6 +255,7 @@ export const FLAGS = {
     type: "number",
     default: 0,
     min: 0,
+    below: 1,
     help: "decay of the parameters' moving average per step, such as 0.999",
   },
   augmentation: {

@@ -45,7 +45,9 @@ function prepare(): Promise<void> {
     await write("empty.safetensors", "");
     await write("flipped.safetensors", flipped(model));
     await write("foreign.safetensors", encodeSafetensors({}, { a: "b" }));
-    await write("unknown arch.safetensors", await withArchitecture(model));
+    const changed = (from: RegExp, to: string) => withCard(model, from, to);
+    await write("unknown arch.safetensors", changed(/resnet10/, "resnet11"));
+    await write("other classes.safetensors", changed(/"classes":\[/, '$&"a",'));
     // Two folders, as rows run side by side.
     await write("state only/training.safetensors", state);
     await write("state kept/training.safetensors", state);
@@ -80,9 +82,9 @@ async function pictureBytes(): Promise<Uint8Array> {
   return await Deno.readFile(await writePicture(`${folder}/whole.png`, size));
 }
 
-function withArchitecture(model: Uint8Array): Uint8Array {
+function withCard(model: Uint8Array, from: RegExp, to: string): Uint8Array {
   const { tensors, metadata } = decodeSafetensors(model, "model");
-  const card = metadata.card.replace('"resnet10"', '"resnet11"');
+  const card = metadata.card.replace(from, to);
   return encodeSafetensors(tensors, { ...metadata, card });
 }
 
@@ -116,6 +118,12 @@ const EVALUATE: readonly Row[] = [
   ],
   ["--model foreign.safetensors", 1, /robust-reps did not write it; pass/],
   ["--model unknown|arch.safetensors", 1, /"resnet11" is none of resnet10, /],
+  [
+    "--model other|classes.safetensors",
+    1,
+    /card and weights of "other classes.* do not belong together: pass another/,
+  ],
+  ["--model run --threads 9999", 2, /--threads must be <= 1024/],
   ["--model run --limit 0", 2, /--limit must be >= 1: current value is 0/],
   [
     "--model run --epsilon -1",
@@ -169,7 +177,7 @@ const EVALUATE: readonly Row[] = [
   [
     "--model run --dataset image_folder --data only|broken",
     1,
-    /none of its 2 images, such as .*, can be decoded/,
+    /none of its 2 images, such as .*, can be decoded; check the files/,
   ],
   [
     "--model run --dataset image_folder --data six",
@@ -203,7 +211,7 @@ const PICTURES: readonly Row[] = [
   [
     "invert --model run whole.png --from no.png",
     1,
-    /image "no.png": there is no such file/,
+    /image "no.png": there is no such file; check the path/,
   ],
   ["invert --model run whole.png --eps -1", 2, /--epsilon must be >= 0/],
   ["invert --model run whole.png --steps -1", 2, /--steps must be >= 0/],
@@ -280,7 +288,7 @@ const TRAIN: readonly Row[] = [
   ["--out NEW --eps -0.5", 2, /--epsilon must be >= 0: current value is -0.5/],
   ["--out NEW --epochs 0", 2, /--epochs must be >= 1/],
   ["--out NEW --limit 0", 2, /--limit must be >= 1/],
-  ["--out NEW --momentum 1", 2, /momentum must be >= 0 and < 1: current value/],
+  ["--out NEW --momentum 1", 2, /--momentum must be < 1: current value/],
   ["--out NEW --size 17", 2, /size 17: give a multiple of 4 from 16 to 64/],
   ["--out NEW --limit 8", 1, /8 images in batches of 16: lower the batch size/],
   [
