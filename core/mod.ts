@@ -27,6 +27,7 @@ export {
   type VjpContext,
   withGradient,
 } from "./graph.ts";
+export { type ConvGeometry, convGeometry } from "./conv_geometry.ts";
 export * from "./ops/mod.ts";
 export * from "./functions.ts";
 export { grad } from "./grad.ts";

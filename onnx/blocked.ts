@@ -17,6 +17,8 @@ import {
   beforeReshapes,
   constant,
   CONV_WEIGHT_GRADIENT,
+  type ConvGeometry,
+  convGeometry,
   defineOp,
   expandOps,
   full,
@@ -43,8 +45,6 @@ import {
   addPhases,
   computePhases,
   countdown,
-  type Geometry,
-  geometryOf,
   joinPhases,
   jointKernel,
   type Phase,
@@ -235,7 +235,7 @@ function imageGradient(
 function weightGradient(
   x: Node,
   g: Node,
-  { kernel, stride, padding }: Geometry,
+  { kernel, stride, padding }: ConvGeometry,
   block: number,
 ): Node {
   const [n, c, height, width] = x.shape;
@@ -535,7 +535,7 @@ class Layout {
       isWhole ? this.#asBlocked(x) : this.#asPlain(x),
       this.#packed(w),
       {
-        ...geometryOf(attributes),
+        ...convGeometry(attributes),
         ...last,
         bias: bias && this.#asPlain(bias),
       },
@@ -563,7 +563,7 @@ class Layout {
     if (op?.type === CONV_WEIGHT_GRADIENT) {
       const { shape: [n, outputs] } = second;
       if (n % this.#block !== 0 || outputs % this.#block !== 0) return null;
-      const geometry = geometryOf(attributes);
+      const geometry = convGeometry(attributes);
       const [images, gradient] = [this.#asPlain(x), this.#asBlocked(second)];
       return weightGradient(images, gradient, geometry, this.#block);
     }

@@ -11,8 +11,8 @@
  */
 import {
   add,
-  type Attributes,
   concat,
+  convGeometry,
   gather,
   int64s,
   type Node,
@@ -21,24 +21,6 @@ import {
   sizeOf,
   transpose,
 } from "../core/mod.ts";
-
-/** Geometry of a convolution that is the same along rows and columns. */
-export interface Geometry {
-  readonly kernel: number;
-  readonly stride: number;
-  readonly padding: number;
-}
-
-/** Reads a convolution's attributes. */
-export function geometryOf(attributes: Attributes): Geometry {
-  const first = (name: string) =>
-    (attributes[name] as { ints: readonly number[] }).ints[0];
-  return {
-    kernel: first("kernel_shape"),
-    stride: first("strides"),
-    padding: first("pads"),
-  };
-}
 
 /** What reaches the rows, or columns, of one phase. */
 export interface Phase {
@@ -59,7 +41,7 @@ export function phasesOf(
   { op, inputs: [g], attributes, shape }: Node,
 ): Phase[] | null {
   if (op?.type !== "ConvTranspose" || op.domain) return null;
-  const { kernel, stride, padding } = geometryOf(attributes);
+  const { kernel, stride, padding } = convGeometry(attributes);
   const isEven = [2, 3].every((i) => shape[i] === g.shape[i] * stride);
   const phases = Array.from({ length: stride }, (_, offset): Phase => {
     const first = (offset + padding) % stride;

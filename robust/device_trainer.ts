@@ -7,49 +7,38 @@
  * @module
  */
 import type { NamedTensors, Tensor } from "../core/mod.ts";
-import {
-  compile,
-  DeviceReader,
-  type Program,
-  releaseDevice,
-} from "../onnx/mod.ts";
+import { compile, DeviceReader, releaseDevice } from "../onnx/mod.ts";
 import { BatchAttack } from "./batch_attack.ts";
 import type { RunOptions } from "./network.ts";
-import { oneHot } from "./objectives.ts";
-import { scalar } from "./pgd.ts";
 import type { TrainSettings, TrainState } from "./train.ts";
 import {
   initialValues,
-  resultOf,
   stateOf,
   type StepOptions,
+  type StepPrograms,
   type StepResult,
   type StepTaker,
+  takeStep,
 } from "./trainer.ts";
 import { NEXT, trainingStep } from "./training_graphs.ts";
 
 /** Takes each step in one run of one program, on the device. */
 export class DeviceTrainer implements StepTaker {
   readonly #settings: TrainSettings;
-  readonly #update: Program;
-  readonly #attack: BatchAttack | null;
+  readonly #programs: StepPrograms;
   readonly #reader: DeviceReader;
   /** Parameters, velocities and averages by the graph's names. */
   #values: NamedTensors;
 
   private constructor(
     settings: TrainSettings,
-    programs: {
-      readonly update: Program;
-      readonly attack: BatchAttack | null;
-      readonly reader: DeviceReader;
-    },
+    programs: StepPrograms,
+    reader: DeviceReader,
     values: NamedTensors,
   ) {
     this.#settings = settings;
-    this.#update = programs.update;
-    this.#attack = programs.attack;
-    this.#reader = programs.reader;
+    this.#programs = programs;
+    this.#reader = reader;
     this.#values = values;
   }
 
@@ -76,8 +65,8 @@ export class DeviceTrainer implements StepTaker {
       const { dtype, data, shape } = start[name] as Tensor;
       return [name, { dtype, data: data.slice(), shape }];
     }));
-    const programs = { update, attack: batchAttack, reader };
-    return new DeviceTrainer(settings, programs, values);
+    const programs = { update, attack: batchAttack };
+    return new DeviceTrainer(settings, programs, reader, values);
   }
 
   /** Attacks a batch and takes one step of SGD on it. */
@@ -86,22 +75,17 @@ export class DeviceTrainer implements StepTaker {
     labelIndices: ArrayLike<number>,
     options: StepOptions,
   ): Promise<StepResult> {
-    const labels = oneHot(labelIndices, this.#settings.spec.classes);
-    const batch = { ...options, images, labels };
-    const attacked = this.#attack
-      ? await this.#attack.attack(this.#values, {}, batch)
-      : images;
-    const found = await this.#update.run({
-      ...this.#values,
-      images: attacked,
-      labels,
-      learningRate: scalar(options.learningRate),
-    });
-    releaseDevice({ attacked, ...this.#values });
+    const { found, result } = await takeStep(
+      this.#settings,
+      this.#programs,
+      { values: this.#values },
+      { ...options, images, labelIndices },
+    );
+    releaseDevice(this.#values);
     this.#values = Object.fromEntries(
       Object.keys(this.#values).map((name) => [name, found[NEXT + name]]),
     );
-    return resultOf(found, options);
+    return result;
   }
 
   /** Parameters, velocities and averages, copied to the host. */
@@ -114,8 +98,8 @@ export class DeviceTrainer implements StepTaker {
   /** Frees the programs and the state. */
   async release(): Promise<void> {
     releaseDevice(this.#values);
-    await this.#update.release();
-    await this.#attack?.release();
+    await this.#programs.update.release();
+    await this.#programs.attack?.release();
     await this.#reader.release();
   }
 }

@@ -134,8 +134,7 @@ export function stateOf(
 /** Takes each step in one run of one program, on values in host memory. */
 export class Trainer implements StepTaker {
   readonly #settings: TrainSettings;
-  readonly #update: Program;
-  readonly #attack: BatchAttack | null;
+  readonly #programs: StepPrograms;
   /** Parameters as they are, and where the next step writes them. */
   #slots: readonly [current: Slot, next: Slot];
 
@@ -146,8 +145,7 @@ export class Trainer implements StepTaker {
     state: TrainState,
   ) {
     this.#settings = settings;
-    this.#update = update;
-    this.#attack = attack;
+    this.#programs = { update, attack };
     const values = update.outputs
       .filter(({ name }) => name.startsWith(NEXT))
       .map((info) => ({ ...info, name: info.name.slice(NEXT.length) }));
@@ -175,21 +173,14 @@ export class Trainer implements StepTaker {
     labelIndices: ArrayLike<number>,
     options: StepOptions,
   ): Promise<StepResult> {
-    const labels = oneHot(labelIndices, this.#settings.spec.classes);
     const [current, next] = this.#slots;
-    const batch = { ...options, images, labels };
-    const attacked = this.#attack
-      ? await this.#attack.attack(current.values, next.prepared, batch)
-      : images;
-    const found = await this.#update.run({
-      ...current.values,
-      images: attacked,
-      labels,
-      learningRate: scalar(options.learningRate),
-    }, renamed(next.values, (name) => NEXT + name));
-    releaseDevice({ attacked });
+    const { result } = await takeStep(this.#settings, this.#programs, {
+      values: current.values,
+      prepared: next.prepared,
+      into: renamed(next.values, (name) => NEXT + name),
+    }, { ...options, images, labelIndices });
     this.#slots = [next, current];
-    return resultOf(found, options);
+    return result;
   }
 
   state(): Promise<Pick<TrainState, "parameters" | "velocity" | "average">> {
@@ -197,22 +188,50 @@ export class Trainer implements StepTaker {
   }
 
   async release(): Promise<void> {
-    await this.#update.release();
-    await this.#attack?.release();
+    await this.#programs.update.release();
+    await this.#programs.attack?.release();
   }
 }
 
-/** What a step came to, of its program's outputs. */
-export function resultOf(
-  { loss, correct }: NamedTensors,
-  { stop = false }: StepOptions,
-): StepResult {
-  return {
-    loss: (loss as Tensor).data[0],
-    correct: (correct as Tensor).data[0],
-    stop,
-    reduceSeconds: 0,
-  };
+/** What computes the steps of a trainer. */
+export interface StepPrograms {
+  /** Made from `trainingStep()`. */
+  readonly update: Program;
+  /** Null for standard training. */
+  readonly attack: BatchAttack | null;
+}
+
+/**
+ * Attacks a batch `[n, 3, h, w]` and runs the update on it.
+ *
+ * @param memory Parameters, velocities and averages by the graph's names; where
+ * to write what the attack needs of them, and what the update makes of them
+ * @returns All that the update computes, and what the step came to
+ */
+export async function takeStep(
+  { spec }: TrainSettings,
+  { update, attack }: StepPrograms,
+  { values, prepared = {}, into = {} }: {
+    readonly values: NamedTensors;
+    readonly prepared?: NamedTensors;
+    readonly into?: NamedTensors;
+  },
+  { labelIndices, learningRate, stop = false, ...batch }: StepOptions & {
+    readonly images: Tensor;
+    readonly labelIndices: ArrayLike<number>;
+  },
+): Promise<{ found: NamedTensors; result: StepResult }> {
+  const labels = oneHot(labelIndices, spec.classes);
+  const images = attack
+    ? await attack.attack(values, prepared, { ...batch, labels })
+    : batch.images;
+  const feeds = { images, labels, learningRate: scalar(learningRate) };
+  const found = await update.run({ ...values, ...feeds }, into);
+  releaseDevice({ images });
+  const [loss, correct] = [found.loss, found.correct].map((value) =>
+    (value as Tensor).data[0]
+  );
+  return { found, result: { loss, correct, stop, reduceSeconds: 0 } };
 }
 
 function renamed(

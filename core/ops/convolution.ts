@@ -6,7 +6,8 @@
  *
  * @module
  */
-import { apply, type Attributes, defineOp, type Node } from "../graph.ts";
+import { type ConvGeometry, convGeometry } from "../conv_geometry.ts";
+import { apply, defineOp, type Node } from "../graph.ts";
 import { show } from "../shape.ts";
 import { sum } from "./reduction.ts";
 import { gemm, matmul } from "./linear.ts";
@@ -22,12 +23,6 @@ export interface ConvOptions {
   readonly bias?: Node;
 }
 
-interface Geometry {
-  readonly kernel: number;
-  readonly stride: number;
-  readonly padding: number;
-}
-
 /** Which formulation is fastest, as measured on the CPU provider. */
 const FORMULATIONS = {
   /**
@@ -36,7 +31,7 @@ const FORMULATIONS = {
    * but not into an image of 3 channels (5.4 against 2.4 ms). Strided:
    * ConvTranspose, 17 ms against 59 ms of convolving an upsampled gradient.
    */
-  inputGradientByConv: ({ stride }: Geometry, inputChannels: number) =>
+  inputGradientByConv: ({ stride }: ConvGeometry, inputChannels: number) =>
     stride === 1 && inputChannels > 4,
   /**
    * Gradient of a convolution's weights. Wide maps: one product per image,
@@ -47,17 +42,7 @@ const FORMULATIONS = {
   weightGradientPerImage: (positions: number) => positions >= 32 * 32,
 } as const;
 
-function geometryOf(attributes: Attributes): Geometry {
-  const first = (name: string) =>
-    (attributes[name] as { ints: readonly number[] }).ints[0];
-  return {
-    kernel: first("kernel_shape"),
-    stride: first("strides"),
-    padding: first("pads"),
-  };
-}
-
-function attributesOf({ kernel, stride, padding }: Geometry) {
+function attributesOf({ kernel, stride, padding }: ConvGeometry) {
   return {
     kernel_shape: { ints: [kernel, kernel] },
     strides: { ints: [stride, stride] },
@@ -69,7 +54,7 @@ function attributesOf({ kernel, stride, padding }: Geometry) {
 const Conv = defineOp({
   type: "Conv",
   shape([x, w, bias], attributes) {
-    const { kernel, stride, padding } = geometryOf(attributes);
+    const { kernel, stride, padding } = convGeometry(attributes);
     const [n, c, height, width] = x.shape;
     const fits = x.shape.length === 4 && w.shape.length === 4 &&
       w.shape[1] === c && w.shape[3] === kernel &&
@@ -87,7 +72,7 @@ const Conv = defineOp({
     return [n, w.shape[0], h, v];
   },
   vjp({ inputs: [x, w, bias], attributes, upstream: g }) {
-    const geometry = geometryOf(attributes);
+    const geometry = convGeometry(attributes);
     return [
       inputGradient(g, w, geometry, x.shape),
       apply(ConvWeightGradient, [x, g], attributesOf(geometry)),
@@ -118,7 +103,7 @@ export function conv2d(x: Node, w: Node, options: ConvOptions = {}): Node {
 const ConvTranspose = defineOp({
   type: "ConvTranspose",
   shape([g, w], attributes) {
-    const { kernel, stride, padding } = geometryOf(attributes);
+    const { kernel, stride, padding } = convGeometry(attributes);
     const extra = (attributes.output_padding as { ints: number[] }).ints;
     const [n, outputs, height, width] = g.shape;
     if (g.shape.length !== 4 || w.shape[0] !== outputs) {
@@ -132,7 +117,7 @@ const ConvTranspose = defineOp({
     return [n, w.shape[1], h, v];
   },
   vjp({ inputs: [g, w], attributes, upstream }) {
-    const geometry = geometryOf(attributes);
+    const geometry = convGeometry(attributes);
     const { stride, padding } = geometry;
     return [
       conv2d(upstream, w, { stride, padding }),
@@ -147,7 +132,7 @@ const ConvTranspose = defineOp({
  *
  * @param g `[n, outputs, h', w']`
  * @param w `[outputs, c, k, k]`
- * @param options Geometry of the convolution, and the height and width of `x`
+ * @param options ConvGeometry of the convolution, and the height and width of `x`
  * @returns `[n, c, h, w]`
  * @throws {TypeError} If the shapes do not fit
  */
@@ -173,7 +158,7 @@ export function convTranspose2d(
 function inputGradient(
   g: Node,
   w: Node,
-  geometry: Geometry,
+  geometry: ConvGeometry,
   shape: readonly number[],
 ): Node {
   const { kernel, stride, padding } = geometry;
@@ -202,19 +187,20 @@ export const CONV_WEIGHT_GRADIENT = "robust-reps.ConvWeightGradient";
 const ConvWeightGradient = defineOp({
   type: CONV_WEIGHT_GRADIENT,
   shape([x, g], attributes) {
-    const { kernel } = geometryOf(attributes);
+    const { kernel } = convGeometry(attributes);
     return [g.shape[1], x.shape[1], kernel, kernel];
   },
   // Bilinear: each gradient is a convolution with the other factor.
   vjp({ inputs: [x, g], attributes, upstream }) {
-    const geometry = geometryOf(attributes);
+    const geometry = convGeometry(attributes);
     const { stride, padding } = geometry;
     return [
       inputGradient(g, upstream, geometry, x.shape),
       conv2d(x, upstream, { stride, padding }),
     ];
   },
-  expand: ([x, g], attributes) => weightGradient(x, g, geometryOf(attributes)),
+  expand: ([x, g], attributes) =>
+    weightGradient(x, g, convGeometry(attributes)),
 });
 
 /**
@@ -224,7 +210,7 @@ const ConvWeightGradient = defineOp({
  * @param g Gradient of its output, `[n, outputs, h', w']`
  * @returns `[outputs, c, k, k]`
  */
-function weightGradient(x: Node, g: Node, geometry: Geometry): Node {
+function weightGradient(x: Node, g: Node, geometry: ConvGeometry): Node {
   const { kernel, stride, padding } = geometry;
   const [n, c] = x.shape;
   const [, outputs, h, v] = g.shape;
