@@ -35,6 +35,11 @@ export interface AttackFeeds {
   readonly noise: Tensor | null;
   /** Fraction of epsilon and step size. */
   readonly warmup: number;
+  /**
+   * Steps to take instead of all, each as much longer as there are fewer
+   * (left out: all).
+   */
+  readonly attackSteps?: number;
 }
 
 /** Programs that perturb batches against parameters that change. */
@@ -102,9 +107,10 @@ export class BatchAttack {
    */
   async run(
     prepared: Readonly<Record<string, AnyTensor>>,
-    { images, labels, noise, warmup }: AttackFeeds,
+    { images, labels, noise, warmup, ...fewer }: AttackFeeds,
   ): Promise<Tensor> {
     const { stepSize, steps } = this.#settings;
+    const { attackSteps = steps } = fewer;
     const epsilon = scalar(this.#settings.epsilon * warmup);
     let start = images;
     if (this.#start) {
@@ -117,9 +123,9 @@ export class BatchAttack {
       center: images,
       labels,
       epsilon,
-      stepSize: scalar(stepSize * warmup),
+      stepSize: scalar(stepSize * warmup * (steps / attackSteps)),
     };
-    return await iterate(this.#stages.step, feeds, steps);
+    return await iterate(this.#stages.step, feeds, attackSteps);
   }
 
   /**

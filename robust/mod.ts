@@ -35,6 +35,7 @@ export {
   pgdStep,
 } from "./pgd.ts";
 export {
+  attackStepsAt,
   learningRateAt,
   type LearningRateWarmup,
   learningRateWarmupAt,

@@ -55,6 +55,25 @@ export function warmupAt(epoch: number, warmup: number): number {
   return warmup > 0 ? Math.min(1, epoch / warmup) : 1;
 }
 
+/**
+ * PGD steps of the attack at a moment of training: grow from 1 over the first
+ * epochs, when a weak attack does (Wang et al. 2019, "On the convergence and
+ * robustness of adversarial training").
+ *
+ * @param steps Of the attack in full
+ * @param epoch Epochs done, fractional within an epoch
+ * @param warmup Epochs until all steps are taken; 0 starts with all
+ * @returns Integer, 1 to `steps`
+ */
+export function attackStepsAt(
+  steps: number,
+  epoch: number,
+  warmup: number,
+): number {
+  const done = warmup > 0 ? epoch / warmup : 1;
+  return Math.min(steps, 1 + Math.floor(steps * done));
+}
+
 /** A start of training at a lower learning rate. */
 export interface LearningRateWarmup {
   /** Epochs until the full learning rate. */

@@ -283,6 +283,7 @@ export class SplitTrainer implements StepTaker {
           labels,
           noise: noise && some(noise),
           warmup: options.warmup,
+          attackSteps: options.attackSteps,
         })
         : some(images);
       const flat = start === 0

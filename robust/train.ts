@@ -25,6 +25,7 @@ import type { Norm } from "./ball.ts";
 import { Network, type RunOptions } from "./network.ts";
 import { checkPgd, type PgdSettings } from "./pgd.ts";
 import {
+  attackStepsAt,
   learningRateAt,
   type LearningRateWarmup,
   learningRateWarmupAt,
@@ -33,7 +34,7 @@ import {
 } from "./schedule.ts";
 import { DeviceTrainer } from "./device_trainer.ts";
 import { SplitTrainer } from "./split_trainer.ts";
-import { type StepTaker, Trainer } from "./trainer.ts";
+import { type StepOptions, type StepTaker, Trainer } from "./trainer.ts";
 
 /** The attack that training defends against. */
 export interface TrainingAttack extends PgdSettings {
@@ -75,6 +76,8 @@ export interface TrainSettings {
   readonly weightDecay: number;
   /** Epochs over which epsilon grows to its value (0: none). */
   readonly epsilonWarmup: number;
+  /** Epochs over which the attack's steps grow from 1 (left out: none). */
+  readonly attackStepsWarmup?: number;
   /** Decay of the moving average of the parameters per step (0: none). */
   readonly ema: number;
   /** Of images: see `batches()`. */
@@ -205,9 +208,10 @@ export function checkTrainSettings(settings: TrainSettings, ranks = 1): void {
   const { learningRate, momentum, weightDecay, ema, epsilonWarmup } = settings;
   const { epochs: warmupEpochs, from: warmupFrom } =
     settings.learningRateWarmup ?? { epochs: 0, from: 0 };
+  const { attackStepsWarmup = 0 } = settings;
   const limits = {
     ...{ learningRate, momentum, weightDecay, ema, epsilonWarmup },
-    ...{ warmupEpochs, warmupFrom },
+    ...{ attackStepsWarmup, warmupEpochs, warmupFrom },
   };
   for (const [name, value] of Object.entries(limits)) {
     const most = name === "momentum" || name === "ema" ? 1 : Infinity;
@@ -239,6 +243,23 @@ function ghostSize(settings: TrainSettings, ranks: number): number {
     );
   }
   return ghostBatch ?? share;
+}
+
+/**
+ * What there is of the attack at a moment of training.
+ *
+ * @param epoch Epochs done, fractional within an epoch
+ */
+function strengthAt(
+  { attack, epsilonWarmup, attackStepsWarmup = 0 }: TrainSettings,
+  epoch: number,
+): Pick<StepOptions, "warmup" | "attackSteps"> {
+  return {
+    warmup: warmupAt(epoch, epsilonWarmup),
+    ...(attack
+      ? { attackSteps: attackStepsAt(attack.steps, epoch, attackStepsWarmup) }
+      : {}),
+  };
 }
 
 const NO_SUMS = { loss: 0, correct: 0, images: 0, seconds: 0 } as const;
@@ -383,7 +404,7 @@ export async function train(
           : startsOf(epoch + 1, 0);
         const result = await trainer.step(images, labels, {
           learningRate: learningRateOf(step),
-          warmup: warmupAt(position, settings.epsilonWarmup),
+          ...strengthAt(settings, position),
           random: now.random,
           next: starts.random,
           stop: signal?.aborted,

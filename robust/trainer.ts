@@ -28,6 +28,8 @@ export interface StepOptions {
   readonly learningRate: number;
   /** Fraction of epsilon and step size. */
   readonly warmup: number;
+  /** Steps of the attack, see `AttackFeeds` (left out: all). */
+  readonly attackSteps?: number;
   /** For the random starts of the whole batch. */
   readonly random: Random;
   /** That of the next step, to be drawn from when there is time. */

@@ -251,6 +251,12 @@ export const FLAGS = {
     min: 0,
     help: "epochs over which epsilon grows from 0",
   },
+  attackStepsWarmup: {
+    type: "number",
+    default: 0,
+    min: 0,
+    help: "epochs over which PGD steps grow from 1, each as much longer",
+  },
   ema: {
     type: "number",
     default: 0,
@@ -342,7 +348,8 @@ function learningRateOf(
 
 function settingsOf(flags: Flags, dataset: Dataset): TrainSettings {
   const { epochs, batchSize, ghostBatch, momentum, weightDecay } = flags;
-  const { epsilonWarmup, ema, augmentation, seed, width, stepEvery } = flags;
+  const { epsilonWarmup, attackStepsWarmup, ema, augmentation } = flags;
+  const { seed, width, stepEvery } = flags;
   const small = dataset.imageShape[1] <= 64;
   const form = flags.form === "auto"
     ? (small ? "cifar" : "imagenet")
@@ -370,6 +377,7 @@ function settingsOf(flags: Flags, dataset: Dataset): TrainSettings {
     momentum,
     weightDecay,
     epsilonWarmup,
+    ...(attackStepsWarmup > 0 ? { attackStepsWarmup } : {}),
     ema,
     augmentation: augmentation as TrainSettings["augmentation"],
     seed,

@@ -15,7 +15,11 @@ import {
 import { buildModel, type ModelSpec } from "../../models/mod.ts";
 import { compile } from "../../onnx/mod.ts";
 import { oneHot } from "../../robust/objectives.ts";
-import { learningRateAt, warmupAt } from "../../robust/schedule.ts";
+import {
+  attackStepsAt,
+  learningRateAt,
+  warmupAt,
+} from "../../robust/schedule.ts";
 import {
   checkTrainSettings,
   initialState,
@@ -255,6 +259,7 @@ const VARIANTS: Readonly<Record<string, Partial<TrainSettings>>> = {
       stepSize: 0.01,
     },
     ema: 0.9,
+    attackStepsWarmup: 1.5,
     schedule: { kind: "step", at: [1] },
     augmentation: "reference",
   },
@@ -277,6 +282,15 @@ for (const [about, changes] of Object.entries(VARIANTS)) {
     }
   });
 }
+
+Deno.test("train() begins with few long steps of the attack", async () => {
+  const { attack } = SETTINGS;
+  const early = await run({ attackStepsWarmup: 1000 });
+  const single = await run({
+    attack: { ...attack!, steps: 1, stepSize: 2 * attack!.stepSize },
+  });
+  assertEquals(timeless(early), timeless(single));
+});
 
 Deno.test("train() depends on the seed", async () => {
   const changes = { attack: null, epochs: 1 };
@@ -482,6 +496,15 @@ Deno.test("learningRateAt() rises to its peak at 40% and falls to 0", () => {
   ) {
     assert(Math.abs(at(epoch) - expected) < 1e-12, `epoch ${epoch}`);
   }
+});
+
+Deno.test("attackStepsAt() grows evenly to all steps", () => {
+  const at = (epoch: number) => attackStepsAt(4, epoch, 8);
+  assertEquals([0, 1.9, 2, 3.9, 4, 6, 7.9, 8, 99].map(at), [
+    ...[1, 1, 2, 2, 3, 4, 4, 4, 4],
+  ]);
+  assertEquals([0, 3].map((epoch) => attackStepsAt(7, epoch, 0)), [7, 7]);
+  assertEquals([0, 3].map((epoch) => attackStepsAt(1, epoch, 5)), [1, 1]);
 });
 
 Deno.test("warmupAt() grows linearly to 1", () => {
