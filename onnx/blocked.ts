@@ -224,9 +224,29 @@ function imageGradient(
     : apply(DepthToSpace, [plain], { blocksize: { int: stride } });
 }
 
+/** Bytes of a kernel that a core's L2 cache holds beside all else. */
+const CACHED_BYTES = 2 ** 19;
+
+/**
+ * Rows of a kernel `[outputs, n, h, w]` that the provider should pass over at a
+ * time: it takes a block of inputs and four of outputs once for each row of its
+ * results, and 64 channels of 32 x 32 from a farther cache cost 23 instead of
+ * 13 ms.
+ */
+function rowsAtATime(
+  [outputs, , h, w]: Shape,
+  block: number,
+): number {
+  const bytes = block * Math.min(4 * block, outputs) * w *
+    Float32Array.BYTES_PER_ELEMENT;
+  const fits = (rows: number) => h % rows === 0 && rows * bytes <= CACHED_BYTES;
+  return Array.from({ length: h }, (_, i) => h - i).find(fits) ?? 1;
+}
+
 /**
  * Gradient of a convolution's weights as one convolution: images are its
- * channels, and the output's gradient is its kernel.
+ * channels, and the output's gradient is its kernel. Rows of a large kernel
+ * become more channels.
  *
  * @param x Input of the convolution, plain, `[n, c, h, w]`
  * @param g Gradient of its output, in blocks, `[n, outputs, h', w']`
@@ -247,18 +267,26 @@ function weightGradient(
     width * block,
   ]);
   const border = [0, padding, padding * block];
-  const padded = reshape(pad(images, border, border), [
-    c,
-    n,
-    height + 2 * padding,
-    width + 2 * padding,
-  ]);
+  const padded = pad(images, border, border);
+  const rows = rowsAtATime(g.shape, block);
+  const parts = h / rows;
+  // With what the kernel's taps reach beyond them.
+  const reach = parts === 1
+    ? height + 2 * padding
+    : stride * (rows - 1) + kernel;
+  const chosen = Array.from({ length: parts * reach }, (_, i) => {
+    const part = Math.floor(i / reach);
+    return part * rows * stride + i % reach;
+  });
+  const cut = parts === 1 ? padded : gather(padded, int64s(chosen), 1);
   const split = [n / block, block, outputs / block, h * w, block];
   const kernels = transpose(reshape(g, split), [2, 0, 3, 1, 4]);
   const result = toPlain(
-    blockedConv(padded, reshape(kernels, [outputs, n, h, w]), {
-      dilation: stride,
-    }),
+    blockedConv(
+      reshape(cut, [c, n * parts, reach, width + 2 * padding]),
+      reshape(kernels, [outputs, n * parts, rows, w]),
+      { dilation: stride },
+    ),
   );
   // Strided: rows of the input that no kernel position reaches are left over.
   const taps = slice(result, [

@@ -223,6 +223,30 @@ for (const [name, [outputs, convolutions]] of Object.entries(GRAPHS)) {
 }
 
 for (
+  const [size, options] of [
+    [[64, 64], { padding: 1 }],
+    [[33, 96], { padding: 1 }],
+    [[64, 64], { stride: 2, padding: 1 }],
+    [[65, 130], { stride: 2 }],
+  ] as const
+) {
+  const { stride = 1 } = options;
+  Deno.test(`images of ${size.join(" x ")} by ${stride}: weight gradients in parts of the rows`, async () => {
+    const images = input("images", [16, 3, ...size]);
+    const weights = parameter("weights", [32, 3, 3, 3]);
+    const y = conv2d(images, weights, options);
+    const [gradient] = grad(sum(mul(y, input("g", y.shape))), [weights]);
+    assertEquals(operatorsOf({ gradient }, 16).Gather, 1);
+    const random = new Random(5);
+    await assertSameAsPlain({ gradient }, {
+      images: random.normal(images.shape),
+      weights: random.normal(weights.shape),
+      g: random.normal(y.shape),
+    }, { tolerance: 1e-5 });
+  });
+}
+
+for (
   const [name, shape, options] of [
     ["3 by 2", [2, 3, 9, 12], { kernel: 3, stride: 2, padding: 1 }],
     ["2 by 2 of an odd size", [3, 2, 7, 7], { kernel: 2 }],
