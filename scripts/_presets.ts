@@ -44,8 +44,7 @@ export const TRAIN_PRESETS: Readonly<Record<string, Preset>> = {
   },
   "cifar10-standard": {
     about: "standard network for CIFAR-10",
-    args: `${CIFAR} --arch resnet18 --width 16 --epochs 30 --epsilon 0 ` +
-      `--augmentation crop --weight-decay 2e-4`,
+    args: `${CIFAR} --arch resnet18 --width 16 --epochs 30 --epsilon 0`,
   },
   "cifar10-vgg": {
     about: "standard VGG16-style network for CIFAR-10",
