@@ -101,22 +101,21 @@ const GROUPS: Readonly<Record<string, Group>> = {
     ],
   },
   presets: {
-    args: "--dataset restricted_imagenet --size 64 --augmentation crop " +
-      "--arch resnet10 --width 16 --epochs 5 --epsilon 1 --attack-steps 3 " +
-      `--step-size 0.8 ${CYCLIC}`,
-    epsilon: 1,
+    args: `--dataset cifar10 --arch resnet10 --width 8 --epochs 4 ` +
+      `--epsilon 0.5 ${CYCLIC} ${PGD_3}`,
+    epsilon: 0.5,
     ways: [
       {
         name: "paper: random start, weight decay 5e-4",
         args: "--preset paper",
       },
       {
-        name: "random start, weight decay 1e-4",
-        args: "--random-start --weight-decay 1e-4",
+        name: "code, on CIFAR-10: no random start",
+        args: "--preset code",
       },
       {
-        name: "code: no random start, weight decay 1e-4",
-        args: "--preset code",
+        name: "code, on ImageNet: weight decay 1e-4 as well",
+        args: "--no-random-start --weight-decay 1e-4",
       },
     ],
   },

@@ -268,7 +268,10 @@ export const FLAGS = {
     type: "choice",
     choices: AUGMENTATIONS,
     default: "standard",
-    help: "random changes to the images",
+    help:
+      "random changes to the images; up to 64 x 64: standard shifts and mirrors " +
+      "them, reference also changes colours and rotates, crop takes a part of " +
+      "35% to 100% of the area and changes colours",
   },
   limit: {
     type: "integer",
