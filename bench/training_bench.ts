@@ -93,6 +93,10 @@ const GROUPS: Readonly<Record<string, Group>> = {
         name: "FGSM without a random start",
         args: `${CYCLIC} ${FGSM_RS} --no-random-start`,
       },
+      {
+        name: "the same, after overfitting with two steps",
+        args: `${CYCLIC} ${FGSM_RS} --no-random-start --guard-steps 2`,
+      },
       { name: "PGD-3", args: `${CYCLIC} ${PGD_3}` },
       {
         name: "PGD-3, fewer steps in the first 2 epochs",

@@ -239,9 +239,34 @@ export function checkIndices(indices: ArrayLike<number>, size: number): void {
 }
 
 /**
- * Which images a limit keeps: the classes in turn, each in a fixed random
- * order of its images. All images in their own order if the limit is left out
- * or not smaller than their number.
+ * All images in the order in which a limit keeps them: the classes in turn,
+ * each in a fixed random order of its images.
+ *
+ * @param labels Label of each image
+ * @returns Their indices; what larger classes have more comes last
+ */
+export function classesInTurn(labels: Uint32Array): Uint32Array {
+  const members = new Map<number, number[]>();
+  labels.forEach((label, i) => {
+    const list = members.get(label);
+    list ? list.push(i) : members.set(label, [i]);
+  });
+  const queues = [...members].sort(([a], [b]) => a - b).map(([label, list]) => {
+    const order = new Random(0, ["limit", label]).permutation(list.length);
+    return Array.from(order, (i) => list[i]);
+  });
+  const order = new Uint32Array(labels.length);
+  for (let rank = 0, i = 0; i < order.length; rank++) {
+    for (const queue of queues) {
+      if (rank < queue.length) order[i++] = queue[rank];
+    }
+  }
+  return order;
+}
+
+/**
+ * Which images a limit keeps: the first of `classesInTurn()`. All images in
+ * their own order if the limit is left out or not smaller than their number.
  *
  * @param labels Label of each image
  * @param limit Number of images to keep
@@ -253,25 +278,9 @@ export function balancedSubset(
   limit?: number,
 ): Uint32Array {
   checkLimit(limit);
-  if (limit === undefined || limit >= labels.length) {
-    return Uint32Array.from(labels, (_, i) => i);
-  }
-  const members = new Map<number, number[]>();
-  labels.forEach((label, i) => {
-    const list = members.get(label);
-    list ? list.push(i) : members.set(label, [i]);
-  });
-  const queues = [...members].sort(([a], [b]) => a - b).map(([label, list]) => {
-    const order = new Random(0, ["limit", label]).permutation(list.length);
-    return Array.from(order, (i) => list[i]);
-  });
-  const kept = new Uint32Array(limit);
-  for (let rank = 0, i = 0; i < limit; rank++) {
-    for (const queue of queues) {
-      if (rank < queue.length && i < limit) kept[i++] = queue[rank];
-    }
-  }
-  return kept;
+  return limit === undefined || limit >= labels.length
+    ? Uint32Array.from(labels, (_, i) => i)
+    : classesInTurn(labels).slice(0, limit);
 }
 
 /**

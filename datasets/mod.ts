@@ -28,6 +28,7 @@ export {
 export { CIFAR10_CLASSES } from "./cifar10.ts";
 export {
   balancedSplit,
+  classesInTurn,
   type Dataset,
   type ImageShape,
   NORMALIZATION,

@@ -103,7 +103,11 @@ export {
   type SanityOptions,
   type SanityReport,
 } from "./sanity.ts";
-export { bootstrapInterval, wilsonInterval } from "./statistics.ts";
+export {
+  bootstrapInterval,
+  crossedInterval,
+  wilsonInterval,
+} from "./statistics.ts";
 export {
   decodeTraining,
   encodeTraining,

@@ -29,15 +29,60 @@ export function bootstrapInterval(
       `Cannot average ${n} values` + (n > 0 ? ` of which one is ${odd}` : ""),
     );
   }
-  const means = new Float64Array(RESAMPLES);
-  for (let i = 0; i < RESAMPLES; i++) {
+  const mean = Array.from(values).reduce((sum, x) => sum + x, 0) / n;
+  return resampled({ mean, n }, () => {
     let sum = 0;
     for (let j = 0; j < n; j++) sum += values[Math.floor(random.uniform() * n)];
-    means[i] = sum / n;
+    return sum / n;
+  });
+}
+
+/**
+ * Mean of a table's values and its 95% interval where rows and columns are
+ * samples of their own, such as features and pictures: both are resampled (Owen
+ * 2007, "The pigeonhole bootstrap").
+ *
+ * @param table Rows of one length, at least one
+ * @param random Draws the samples
+ * @returns Mean, interval and number of values
+ * @throws {RangeError} If rows differ in length, there is no value, or one is
+ * not a finite number
+ */
+export function crossedInterval(
+  table: readonly (readonly number[])[],
+  random: Random,
+): Interval {
+  const columns = table[0]?.length ?? 0;
+  const n = table.length * columns;
+  if (n === 0 || !table.every((row) => row.length === columns)) {
+    throw new RangeError(
+      `Cannot average a table with rows of ${table.map((row) => row.length)}`,
+    );
   }
-  means.sort();
+  const odd = table.flat().find((value) => !Number.isFinite(value));
+  if (odd !== undefined) {
+    throw new RangeError(`Cannot average ${n} values of which one is ${odd}`);
+  }
+  const draw = (count: number) =>
+    Array.from({ length: count }, () => Math.floor(random.uniform() * count));
+  const mean = table.flat().reduce((sum, x) => sum + x, 0) / n;
+  return resampled({ mean, n }, () => {
+    const chosen = draw(columns);
+    let sum = 0;
+    for (const i of draw(table.length)) {
+      for (const j of chosen) sum += table[i][j];
+    }
+    return sum / n;
+  });
+}
+
+/** A mean with the middle 95% of the means of resampled values. */
+function resampled(
+  { mean, n }: Pick<Interval, "mean" | "n">,
+  resample: () => number,
+): Interval {
+  const means = Float64Array.from({ length: RESAMPLES }, resample).sort();
   // Rounding must not put the mean of equal values outside its interval.
-  const mean = Array.from(values).reduce((sum, x) => sum + x, 0) / n;
   return {
     mean,
     low: Math.min(mean, percentile(means, 0.025)),

@@ -78,6 +78,12 @@ export interface TrainSettings {
   readonly epsilonWarmup: number;
   /** Epochs over which the attack's steps grow from 1 (left out: none). */
   readonly attackStepsWarmup?: number;
+  /**
+   * Steps of the attack after an epoch whose metrics have `overfitting` 1
+   * (left out: no change): together they reach as far as before. An attack of
+   * several steps undoes catastrophic overfitting to one of a single step.
+   */
+  readonly guardSteps?: number;
   /** Decay of the moving average of the parameters per step (0: none). */
   readonly ema: number;
   /** Of images: see `batches()`. */
@@ -195,7 +201,8 @@ export interface TrainOptions extends RunOptions {
 export function checkTrainSettings(settings: TrainSettings, ranks = 1): void {
   const { attack, epochs, batchSize, ghostBatch = batchSize } = settings;
   if (attack) checkPgd(attack);
-  const counts = { epochs, batchSize, ghostBatch };
+  const { guardSteps = 1 } = settings;
+  const counts = { epochs, batchSize, ghostBatch, guardSteps };
   for (const [name, value] of Object.entries(counts)) {
     if (!(Number.isInteger(value) && value >= 1)) {
       throw new RangeError(
@@ -249,17 +256,22 @@ function ghostSize(settings: TrainSettings, ranks: number): number {
  * What there is of the attack at a moment of training.
  *
  * @param epoch Epochs done, fractional within an epoch
+ * @param history Those epochs
  */
 function strengthAt(
-  { attack, epsilonWarmup, attackStepsWarmup = 0 }: TrainSettings,
+  settings: TrainSettings,
   epoch: number,
+  history: readonly EpochRecord[],
 ): Pick<StepOptions, "warmup" | "attackSteps"> {
-  return {
-    warmup: warmupAt(epoch, epsilonWarmup),
-    ...(attack
-      ? { attackSteps: attackStepsAt(attack.steps, epoch, attackStepsWarmup) }
-      : {}),
-  };
+  const { attack, epsilonWarmup, attackStepsWarmup = 0, guardSteps } = settings;
+  const warmup = warmupAt(epoch, epsilonWarmup);
+  if (!attack) return { warmup };
+  const isGuarded = guardSteps !== undefined &&
+    history.some(({ metrics }) => metrics?.overfitting === 1);
+  const attackSteps = isGuarded
+    ? guardSteps
+    : attackStepsAt(attack.steps, epoch, attackStepsWarmup);
+  return { warmup, attackSteps };
 }
 
 const NO_SUMS = { loss: 0, correct: 0, images: 0, seconds: 0 } as const;
@@ -404,7 +416,7 @@ export async function train(
           : startsOf(epoch + 1, 0);
         const result = await trainer.step(images, labels, {
           learningRate: learningRateOf(step),
-          ...strengthAt(settings, position),
+          ...strengthAt(settings, position, history),
           random: now.random,
           next: starts.random,
           stop: signal?.aborted,

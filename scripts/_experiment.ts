@@ -6,6 +6,8 @@
  */
 import {
   bootstrapInterval,
+  classesInTurn,
+  crossedInterval,
   type Dataset,
   DATASETS,
   initializeModel,
@@ -19,6 +21,7 @@ import {
   retrievalRanks,
   rows,
   type RunWeights,
+  selectImages,
   ssim,
   stack,
   type Tensor,
@@ -228,6 +231,20 @@ export interface Claims {
   readonly [name: string]: readonly number[];
 }
 
+/**
+ * Test images with the classes in turn, as a limit leaves them: where it keeps
+ * all, they come as the files do, class by class.
+ */
+function inTurn(dataset: Dataset<"test">): Dataset<"test"> {
+  const { test } = dataset.splits;
+  const { labels } = test;
+  const count = new Set(labels).size;
+  return new Set(labels.subarray(0, count)).size === count ? dataset : {
+    ...dataset,
+    splits: { test: selectImages(test, classesInTurn(labels)) },
+  };
+}
+
 /** An experiment under way. */
 export class Experiment {
   readonly flags: ExperimentFlags;
@@ -330,7 +347,7 @@ export class Experiment {
       flags.dataset ?? this.robust.card.dataset,
       { ...flags, splits: ["test"], limit: count, size: this.imageSize },
       context,
-    ));
+    ).then(inTurn));
   }
 
   /**
@@ -366,10 +383,11 @@ export class Experiment {
     const { classes, splits: { test } } = await this.test();
     const { seed } = this.flags;
     const count = Math.min(wanted, test.size);
+    // Further than a whole part, so that the class is another.
+    const further = (count + 1) % classes.length === 0 ? count + 2 : count + 1;
     const indices = Array.from(
       { length: count },
-      // One further than a whole part, so that the class is another.
-      (_, i) => (2 * seed * count + part * (count + 1) + i) % test.size,
+      (_, i) => (2 * seed * count + part * further + i) % test.size,
     );
     const names = indices.map((i) => classes[test.labels[i]]);
     return {
@@ -642,6 +660,26 @@ export class Experiment {
         bootstrapInterval(list, this.random("bootstrap")),
       ]),
     );
+  }
+
+  /**
+   * Claims on pictures under several features as metrics.
+   *
+   * @param tables By name, for each feature a value for each picture
+   */
+  crossedMetrics(
+    tables: Readonly<Record<string, readonly (readonly number[])[]>>,
+  ): JsonObject {
+    const entries = Object.entries(tables);
+    return {
+      claims: Object.fromEntries(entries.map(([name, table]) => [
+        name,
+        crossedInterval(table, this.random("bootstrap")),
+      ])),
+      values: Object.fromEntries(
+        entries.map(([name, table]) => [name, table.flat()]),
+      ),
+    } as unknown as JsonObject;
   }
 
   /** Claims as metrics: intervals, and the values they are of. */

@@ -96,11 +96,18 @@ export async function main(
   const [first, second] = [flags._.slice(0, 1), flags._.slice(1)];
   const sources = await experiment.pictures(first, { part: 1 });
   const targets = await experiment.pictures(second);
-  const radii =
-    (flags.radius.length > 0
-      ? flags.radius
-      : PAPER_RADII.map((radius) => radius * experiment.imageSize / 224))
-      .toSorted((a, b) => a - b);
+  const epsilon = experiment.robust.card.attack?.epsilon ?? null;
+  // Where the paper compares: twice what the network was trained against.
+  const twice = epsilon && 2 * epsilon;
+  const radii = [
+    ...new Set(
+      flags.radius.length > 0 ? flags.radius : [
+        ...PAPER_RADII.map((radius) => radius * experiment.imageSize / 224),
+        ...(twice ? [twice] : []),
+      ],
+    ),
+  ].toSorted((a, b) => a - b);
+  const atTwice = twice === null ? -1 : radii.indexOf(twice);
   const title = "Inversions within a ball around the source";
   const [n] = sources.images.shape;
   await experiment.preview(title, [
@@ -112,9 +119,6 @@ export async function main(
     })),
   ], targets.names);
 
-  const epsilon = experiment.robust.card.attack?.epsilon ?? null;
-  // Where the paper compares: twice what the network was trained against.
-  const nearest = indexOfNearest(radii, 2 * (epsilon ?? radii[0]));
   const metrics: Record<string, JsonObject> = {};
   const curve: Record<string, Interval[]> = {};
   const found: { role: Role; images: Tensor[] }[] = [];
@@ -155,7 +159,7 @@ export async function main(
     metrics[role] = {
       ...experiment.metrics({
         ...points.at(-1)!.claims,
-        atTwiceEpsilon: points[nearest].distance,
+        ...(atTwice < 0 ? {} : { atTwiceEpsilon: points[atTwice].distance }),
       }),
       atRadius: points.map(({ claims }) => experiment.intervals(claims)),
     } as unknown as JsonObject;
@@ -198,11 +202,6 @@ export async function main(
   context.print(`at radii ${columns.join(" ")}`);
   context.print(curvePath);
   context.print(path);
-}
-
-function indexOfNearest(values: readonly number[], wanted: number): number {
-  const far = values.map((value) => Math.abs(Math.log(value / wanted)));
-  return far.indexOf(Math.min(...far));
 }
 
 if (import.meta.main) {

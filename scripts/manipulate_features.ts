@@ -119,7 +119,7 @@ export async function main(
 ): Promise<void> {
   const flags = withPreset(given, context.args, FLAGS, {
     paper: { stop: "exceed" },
-    code: { keep: "best", stop: "clamp", steps: 800 },
+    code: { keep: "best", stop: "clamp", steps: 800, stepSize: 0.1 },
   });
   const experiment = await Experiment.open(
     "manipulate_features",
@@ -142,7 +142,7 @@ export async function main(
   const metrics: Record<string, JsonObject> = {};
   for (const { role, model } of experiment.models) {
     const coordinates = await experiment.coordinates(model, flags);
-    const all: Record<string, number[]> = {};
+    const all: Record<string, number[][]> = {};
     const features: JsonObject[] = [];
     for (const coordinate of coordinates) {
       const { onStep, done } = experiment.follow(role, "add feature", n, flags);
@@ -175,10 +175,10 @@ export async function main(
         ...await judgedFeature(experiment, images, sources.images, meaning),
       };
       for (const [name, list] of Object.entries(values)) {
-        (all[name] ??= []).push(...list);
+        (all[name] ??= []).push(Array.from(list));
       }
     }
-    metrics[role] = { ...experiment.metrics(all), features };
+    metrics[role] = { ...experiment.crossedMetrics(all), features };
   }
   const path = await experiment.figure(title, figure, sources.names);
   await experiment.finish(metrics);

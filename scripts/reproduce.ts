@@ -99,7 +99,9 @@ export async function main(
   const started = Date.now();
   const jobs = await plan(flags, context);
   const path = `${flags.out}/${RESULTS_INDEX_FILE}`;
-  const before = await readIndex(path);
+  const found = await readIndex(path);
+  // Not a full run with a quick one's figures among its own.
+  const before = found.quick === flags.quick ? found : NO_INDEX;
   const entries = new Map<string, ResultEntry>(
     before.entries.map((entry) => [entry.id, entry]),
   );
@@ -262,15 +264,18 @@ async function exists(path: string): Promise<boolean> {
 
 async function readIndex(
   path: string,
-): Promise<{ entries: readonly ResultEntry[]; seconds: number }> {
+): Promise<
+  { entries: readonly ResultEntry[]; seconds: number; quick: boolean }
+> {
   try {
     return parseResultsIndex(await Deno.readTextFile(path), path);
   } catch (error) {
-    const isNone = error instanceof Deno.errors.NotFound;
-    if (isNone) return { entries: [], seconds: 0 };
+    if (error instanceof Deno.errors.NotFound) return NO_INDEX;
     throw error;
   }
 }
+
+const NO_INDEX = { entries: [], seconds: 0, quick: false } as const;
 
 /** The run in a folder, if the same command made it of the same weights. */
 async function madeBefore(

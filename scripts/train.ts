@@ -21,7 +21,8 @@
  * After each epoch accuracy is measured on test images and on as many training
  * images, clean and under PGD. If PGD breaks training images that the attack of
  * training does not, training has found a way around that attack (catastrophic
- * overfitting), and a note says so.
+ * overfitting), and a note says so; with --guard-steps training then goes on
+ * with an attack of more steps.
  *
  * On several machines or GPUs, under mpirun or Slurm (docs/scale.md):
  *
@@ -257,6 +258,13 @@ export const FLAGS = {
     min: 0,
     help: "epochs over which PGD steps grow from 1, each as much longer",
   },
+  guardSteps: {
+    type: "integer",
+    min: 1,
+    help:
+      "PGD steps after an epoch that shows catastrophic overfitting, which they " +
+      "undo; together they reach as far as before (default: no change)",
+  },
   ema: {
     type: "number",
     default: 0,
@@ -351,8 +359,8 @@ function learningRateOf(
 
 function settingsOf(flags: Flags, dataset: Dataset): TrainSettings {
   const { epochs, batchSize, ghostBatch, momentum, weightDecay } = flags;
-  const { epsilonWarmup, attackStepsWarmup, ema, augmentation } = flags;
-  const { seed, width, stepEvery } = flags;
+  const { epsilonWarmup, attackStepsWarmup, guardSteps, ema } = flags;
+  const { augmentation, seed, width, stepEvery } = flags;
   const small = dataset.imageShape[1] <= 64;
   const form = flags.form === "auto"
     ? (small ? "cifar" : "imagenet")
@@ -381,6 +389,7 @@ function settingsOf(flags: Flags, dataset: Dataset): TrainSettings {
     weightDecay,
     epsilonWarmup,
     ...(attackStepsWarmup > 0 ? { attackStepsWarmup } : {}),
+    ...(guardSteps === undefined ? {} : { guardSteps }),
     ema,
     augmentation: augmentation as TrainSettings["augmentation"],
     seed,
@@ -569,6 +578,7 @@ const LEAST_GAP = 0.15;
  * @param attack The attack of training
  * @param record Of the epoch; its accuracy is that on attacked batches
  * @param metrics Accuracy of training images under PGD, and its radius
+ * @param guardSteps Steps that training goes on with, if it is guarded
  */
 export function overfittingWarning(
   attack: Pick<TrainingAttack, "epsilon"> | null,
@@ -578,6 +588,7 @@ export function overfittingWarning(
     readonly epsilon: number;
     readonly steps: number;
   },
+  guardSteps?: number,
 ): string | null {
   if (!attack || attack.epsilon === 0 || epsilon > attack.epsilon) return null;
   const isKept = trainAdversarial >= COLLAPSE * accuracy ||
@@ -587,8 +598,10 @@ export function overfittingWarning(
     percent(accuracy)
   } of ` +
     `attacked training images are classified correctly, but ` +
-    `${percent(trainAdversarial)} under PGD-${steps}; train with more ` +
-    `--attack-steps or a smaller --step-size`;
+    `${percent(trainAdversarial)} under PGD-${steps}; ` +
+    (guardSteps === undefined
+      ? "train with more --attack-steps, a smaller --step-size or --guard-steps"
+      : `going on with PGD-${guardSteps}`);
 }
 
 /** Opens the images; a missing test split only costs the evaluation. */
@@ -813,6 +826,12 @@ async function trainInto(
     warned.add(message);
   };
   const test = (dataset.splits as Partial<Dataset["splits"]>).test;
+  if (settings.guardSteps !== undefined && !test) {
+    throw new UsageError(
+      `Cannot guard against overfitting without test images: pass ` +
+        `--eval-images above 0 and data with a test split, or no --guard-steps`,
+    );
+  }
   // As many training images as test images. At random, not from the classes in
   // turn: their accuracy is compared with that of the batches.
   const sample = test &&
@@ -866,9 +885,15 @@ async function trainInto(
     // Until epsilon has grown, the attack of training is the weaker one.
     const isGrown = record.epoch > settings.epsilonWarmup;
     const warning = isGrown &&
-      overfittingWarning(settings.attack, record, metrics);
-    if (warning) note(warning);
-    return metrics;
+      overfittingWarning(
+        settings.attack,
+        record,
+        metrics,
+        settings.guardSteps,
+      );
+    if (!warning) return metrics;
+    note(warning);
+    return { ...metrics, overfitting: 1 };
   };
 
   let task = null as ReturnType<typeof progress.start> | null;

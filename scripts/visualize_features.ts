@@ -27,9 +27,11 @@ import {
 } from "../mod.ts";
 import {
   type FlagTable,
+  givenFlags,
   type ParsedFlags,
   runScript,
   type ScriptContext,
+  UsageError,
 } from "./_cli.ts";
 import {
   claimLines,
@@ -139,7 +141,6 @@ export async function visualize(
           parameterization,
           transform: randomAffine(AFFINE),
           transformRandom: random("changes"),
-          stepSize: FOURIER_STEP,
         }
         : {}),
     },
@@ -187,6 +188,15 @@ export async function main(
   context: ScriptContext,
 ): Promise<void> {
   const flags = withPreset(given, context.args, FLAGS);
+  const unused = (["epsilon", "images"] as const).find((name) =>
+    givenFlags(context.args, FLAGS).has(name)
+  );
+  if (flags.regularized && (unused || flags._.length > 0)) {
+    throw new UsageError(
+      `Cannot use ${unused ? `--${unused}` : "pictures"} with --regularized: ` +
+        `frequencies start at random and are not bounded; leave one out`,
+    );
+  }
   const experiment = await Experiment.open(
     "visualize_features",
     flags,
@@ -220,7 +230,9 @@ export async function main(
       starts.flatMap(() => coordinates),
       {
         ...flags,
-        stepSize: experiment.stepSize(flags),
+        stepSize: flags.regularized
+          ? flags.stepSize ?? FOURIER_STEP
+          : experiment.stepSize(flags),
         signal: context.signal,
         onStep,
       },

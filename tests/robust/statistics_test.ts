@@ -5,7 +5,11 @@ import {
   assertThrows,
 } from "@std/assert";
 import { Random } from "../../core/mod.ts";
-import { bootstrapInterval, wilsonInterval } from "../../robust/statistics.ts";
+import {
+  bootstrapInterval,
+  crossedInterval,
+  wilsonInterval,
+} from "../../robust/statistics.ts";
 
 Deno.test("bootstrapInterval() covers the mean 95 times in 100 (seed 0)", () => {
   const random = new Random(0);
@@ -66,4 +70,50 @@ Deno.test("wilsonInterval() refuses what is no share", () => {
       `Cannot give an interval for ${count} of ${n} images`,
     );
   }
+});
+
+Deno.test("crossedInterval() covers the mean where rows differ (seed 0)", () => {
+  const random = new Random(0);
+  let crossed = 0, pooled = 0;
+  const trials = 100;
+  for (let i = 0; i < trials; i++) {
+    // A part of each row, one of each column, and one of each value.
+    const rows = random.normal([12]).data, columns = random.normal([20]).data;
+    const table = Array.from(
+      rows,
+      (row) =>
+        Array.from(
+          columns,
+          (column) => row + column + random.normal([1]).data[0],
+        ),
+    );
+    const covers = ({ low, high }: { low: number; high: number }) =>
+      low <= 0 && 0 <= high;
+    if (covers(crossedInterval(table, random.stream("crossed", i)))) crossed++;
+    const all = table.flat();
+    if (covers(bootstrapInterval(all, random.stream("pooled", i)))) pooled++;
+  }
+  // Values that share a row or a column say less than as many by themselves.
+  assert(crossed >= 88, `${crossed} of ${trials}`);
+  assert(pooled <= 60, `${pooled} of ${trials}`);
+});
+
+Deno.test("crossedInterval() of one row is as bootstrapInterval() has it", () => {
+  const row = [...new Random(3).normal([200]).data];
+  const one = bootstrapInterval(row, new Random(1));
+  const { mean, low, high, n } = crossedInterval([row], new Random(1));
+  assertEquals([mean, n], [one.mean, 200]);
+  assert(Math.abs(low - one.low) < 0.03 && Math.abs(high - one.high) < 0.03);
+});
+
+Deno.test("crossedInterval() refuses what is no table of numbers", () => {
+  const random = new Random(0);
+  for (const table of [[], [[]], [[1, 2], [3]]]) {
+    assertThrows(
+      () => crossedInterval(table, random),
+      RangeError,
+      "Cannot average a table",
+    );
+  }
+  assertThrows(() => crossedInterval([[1, NaN]], random), RangeError, "NaN");
 });

@@ -4,7 +4,13 @@
  *
  * @module
  */
-import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertNotEquals,
+  assertRejects,
+  assertThrows,
+} from "@std/assert";
 import {
   type AnyTensor,
   input,
@@ -290,6 +296,24 @@ Deno.test("train() begins with few long steps of the attack", async () => {
     attack: { ...attack!, steps: 1, stepSize: 2 * attack!.stepSize },
   });
   assertEquals(timeless(early), timeless(single));
+});
+
+Deno.test("train() takes more steps of the attack after overfitting", async () => {
+  const attack = { ...SETTINGS.attack!, steps: 1, stepSize: 0.6 };
+  const after: TrainState[] = [];
+  const guarded = await run({ attack, guardSteps: 3 }, {
+    onEpoch: (_network, { epoch }) =>
+      Promise.resolve({ overfitting: epoch === 1 ? 1 : 0 }),
+    onCheckpoint: (state) => {
+      if (state.epoch === 1) after.push(structuredClone(state));
+      return Promise.resolve();
+    },
+  });
+  const alike = { ...attack, steps: 3, stepSize: 0.2 };
+  const expected = await run({ attack: alike }, { state: after[0] });
+  assertEquals(guarded.parameters, expected.parameters);
+  const unguarded = await run({ attack }, { state: after[0] });
+  assertNotEquals(guarded.parameters, unguarded.parameters);
 });
 
 Deno.test("train() depends on the seed", async () => {

@@ -243,6 +243,16 @@ const PICTURES: readonly Row[] = [
   ],
   ["interpolate --model run whole.png no.png", 1, /"no.png": there is no such/],
   ["match_representation --model run whole.png", 2, /x1 and x2: 1 given/],
+  [
+    "visualize_features --model run --regularized --epsilon 1",
+    2,
+    /Cannot use --epsilon with --regularized: .*; leave one out/,
+  ],
+  [
+    "visualize_features --model run --regularized whole.png",
+    2,
+    /Cannot use pictures with --regularized/,
+  ],
   ["constrained_inversion --model run whole.png", 2, /and target: 1 given/],
   ["headline --model run whole.png", 2, /at least two pictures: 1 given/],
   [
@@ -295,6 +305,11 @@ const TRAIN: readonly Row[] = [
     "--out NEW --dataset image_folder --data six",
     1,
     /Cannot open the train split in "six": .*; pass --data/,
+  ],
+  [
+    "--out NEW --guard-steps 2 --eval-images 0",
+    2,
+    /Cannot guard .* without test images: pass --eval-images above 0/,
   ],
   ["--out NEW --resume --adv-train 2", 2, /--adv-train must be <= 1/],
 ];

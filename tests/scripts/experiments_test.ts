@@ -182,6 +182,22 @@ Deno.test("evaluate needs no training split and says where classes differ", asyn
   );
 });
 
+Deno.test("invert takes test images of all classes in turn where it takes all", async () => {
+  const { robust } = await prepared();
+  const data = `${folder}/sorted by class`;
+  await writeClasses(`${data}/test`, ["a", "b", "c"], 4);
+  const out = `${folder}/in turn`;
+  await succeed("invert", [
+    ...["--model", robust, ...QUICK, "--dataset", "image_folder"],
+    ...["--data", data, "--images", "6", "--steps", "1", "--out", out],
+  ]);
+  const { files } = await recordOf(out);
+  const targets = files.flatMap(({ tile }) =>
+    tile?.row === "target" ? [tile.column[0]] : []
+  );
+  assertEquals(targets, [..."abcabc"]);
+});
+
 Deno.test("invert makes a figure of several targets for two networks", async () => {
   const { robust, standard, jpeg, png } = await prepared();
   const out = `${folder}/inversion`;

@@ -156,6 +156,14 @@ Deno.test("overfittingWarning() speaks where PGD breaks what the attack of train
     warned(0.95, 0.01)!,
     /^Catastrophic overfitting in epoch 3: 95.0% of attacked .* 1.0% under PGD-10; train with more --attack-steps/,
   );
+  assertMatch(
+    overfittingWarning({ epsilon: 0.5 }, { epoch: 3, accuracy: 0.95 }, {
+      trainAdversarial: 0.01,
+      epsilon: 0.5,
+      steps: 10,
+    }, 2)!,
+    /under PGD-10; going on with PGD-2$/,
+  );
   assertEquals(
     overfittingWarning(null, { epoch: 1, accuracy: 0.9 }, {
       trainAdversarial: 0,
