@@ -11,7 +11,6 @@
  */
 import { type EpochRecord, type Interval, readRun, type Run } from "../mod.ts";
 import { runScript, UsageError } from "../scripts/_cli.ts";
-import { overfittingWarning } from "../scripts/train.ts";
 import { formatTable, showNumber } from "./_statistics.ts";
 
 /** Flags of this script. */
@@ -197,12 +196,7 @@ function rowOf({ name }: Way, training: Run, evaluation: Run): string[] {
       readonly cleanInterval: Interval;
       readonly adversarialInterval: Interval;
     };
-  const attack = { epsilon: training.flags.epsilon as number };
-  const collapsed = history.filter((record) =>
-    overfittingWarning(attack, record, {
-      ...record.metrics as unknown as Parameters<typeof overfittingWarning>[2],
-    })
-  );
+  const collapsed = history.filter(({ metrics }) => metrics?.overfitting === 1);
   const share = (value: number, { low, high }: Interval) =>
     `${(100 * value).toFixed(1)} (${(100 * low).toFixed(1)} to ` +
     `${(100 * high).toFixed(1)})`;

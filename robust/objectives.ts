@@ -10,6 +10,7 @@ import {
   greater,
   l2Norm,
   max,
+  maximum,
   minimum,
   mul,
   type Node,
@@ -123,11 +124,16 @@ export function oneHot(labels: ArrayLike<number>, classes: number): Tensor {
   return tensor(data, [labels.length, classes]);
 }
 
+/** Shorter representations count as of this length. */
+const SHORTEST = 1e-10;
+
 function representationDistance(
   { representation }: ModelOutputs,
   { target }: Readonly<Record<string, Node>>,
 ): Node {
-  return div(l2Norm(sub(representation, target)), l2Norm(target));
+  // All features of a small network may be 0 on some image.
+  const length = maximum(l2Norm(target), SHORTEST);
+  return div(l2Norm(sub(representation, target)), length);
 }
 
 /**

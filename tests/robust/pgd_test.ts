@@ -661,3 +661,16 @@ Deno.test("optimizeInput() stays at its optimum without NaN", async () => {
   assert(images.data.every(Number.isFinite));
   assert(losses.data.every((loss) => loss < 1e-5));
 });
+
+Deno.test("matchRepresentation() is finite where all features of the target are 0", async () => {
+  const { representation } = await network.predict(x);
+  const { data, shape } = representation;
+  const { images, losses } = await optimizeInput(network, x, {
+    objective: matchRepresentation(tensor(data.map(() => 0), shape)),
+    epsilon: 1000,
+    stepSize: 0.1,
+    steps: 2,
+  });
+  assert(images.data.every(Number.isFinite));
+  assert(losses.data.every(Number.isFinite));
+});

@@ -207,10 +207,16 @@ Deno.test("constrained_inversion takes the paper's radii, scaled to the image", 
     "constrained_inversion",
     ...["--images=1", "--steps=1"],
   );
-  const { radius } = record.metrics.curve as unknown as { radius: number[] };
-  assertEquals(radius.length, 9);
+  const { radius, roles } = record.metrics.curve as unknown as {
+    readonly radius: number[];
+    readonly roles: { readonly robust: { readonly mean: number }[] };
+  };
+  // And twice the radius that the network was trained against.
+  assertEquals(radius.length, 10);
   assertAlmostEquals(radius[0], 2 * 32 / 224);
-  assertAlmostEquals(radius[8], 512 * 32 / 224);
+  assertAlmostEquals(radius[9], 512 * 32 / 224);
+  const { mean } = claimOf(record, "robust", "atTwiceEpsilon");
+  assertEquals(mean, roles.robust[radius.indexOf(1)].mean);
 });
 
 Deno.test("interpolate judges several pairs, pixel mixes too", async () => {
@@ -378,10 +384,11 @@ Deno.test("reproduce makes figures and an index, and goes on where it was", asyn
     parseResultsIndex(await Deno.readTextFile(`${out}/index.json`), out);
   const [entry] = (await indexOf()).entries;
   const table = await recordOf(`${out}/${entry.run}`);
-  const clean = entry.numbers.find(({ label }) => label === "clean accuracy");
-  assertEquals(clean?.ours?.mean, table.metrics.clean);
-  assertEquals(clean?.paper, 0.9239);
-  assertEquals(clean?.ours?.n, 20);
+  const [clean] = entry.numbers;
+  assertMatch(clean.label, /^clean accuracy .*reference library's ResNet-50/);
+  assertEquals(clean.ours?.mean, table.metrics.clean);
+  assertEquals(clean.paper, 0.9083);
+  assertEquals(clean.ours?.n, 20);
 
   // Interrupted in the second figure: what it left is made anew.
   await Deno.mkdir(`${out}/fig-2-cifar10/tiles`, { recursive: true });
@@ -396,6 +403,23 @@ Deno.test("reproduce makes figures and an index, and goes on where it was", asyn
   assertEquals(startedAt, table.startedAt);
   const files = await filesBelow(`${out}/fig-2-cifar10`);
   assert(!files.includes("tiles/half.png"));
+
+  // Nothing of a quick run stays in the index of a full one.
+  const full = `${folder}/full`;
+  await Deno.mkdir(full);
+  await Deno.copyFile(`${out}/index.json`, `${full}/index.json`);
+  await succeed("reproduce", [
+    ...["--data", data, "--models", await prepared(), "--out", full],
+    ...["--device=cpu", "--threads=1", "--only=table-4-standard-cifar10"],
+  ]);
+  const index = parseResultsIndex(
+    await Deno.readTextFile(`${full}/index.json`),
+    full,
+  );
+  assertEquals(index.quick, false);
+  assertEquals(index.entries.map(({ id }) => id), [
+    "table-4-standard-cifar10",
+  ]);
 
   // The command of the index, as typed, makes the same numbers.
   const [fig] = (await indexOf()).entries;
