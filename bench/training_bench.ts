@@ -149,14 +149,10 @@ async function runProcess(
   if (!success) throw new Error(`Cannot go on: scripts/${script}.ts failed`);
 }
 
-/** The record in a folder of a run that is finished, or null. */
+/** The record in a folder, or null. */
 async function recordIn(folder: string): Promise<Run | null> {
-  try {
-    return await readRun(folder);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return null;
-    throw error;
-  }
+  const isThere = await Deno.stat(folder).then(() => true, () => false);
+  return isThere ? await readRun(folder) : null;
 }
 
 /** Trains and evaluates, as far as this was not done before. */
