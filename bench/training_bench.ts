@@ -62,7 +62,7 @@ const GROUPS: Readonly<Record<string, Group>> = {
     args: `${CIFAR} ${CYCLIC} ${FGSM_RS}`,
     epsilon: 0.5,
     ways: [1, 2, 4, 8].map((epochs) => ({
-      name: `${epochs} epochs`,
+      name: epochs === 1 ? "1 epoch" : `${epochs} epochs`,
       args: `--epochs ${epochs}`,
     })),
   },
@@ -149,9 +149,10 @@ async function runProcess(
   if (!success) throw new Error(`Cannot go on: scripts/${script}.ts failed`);
 }
 
-/** The record in a folder, or null. */
+/** The record in a folder, or null: a script that failed leaves it empty. */
 async function recordIn(folder: string): Promise<Run | null> {
-  const isThere = await Deno.stat(folder).then(() => true, () => false);
+  const isThere = await Deno.stat(`${folder}/run.json`)
+    .then(() => true, () => false);
   return isThere ? await readRun(folder) : null;
 }
 
@@ -171,7 +172,7 @@ async function measure(
     ...words,
     ...common,
   ], signal);
-  const evaluation = `${folder}/evaluation`;
+  const evaluation = `${folder}/evaluation-${limit}`;
   if (!await recordIn(evaluation)) {
     await runProcess("evaluate", [
       ...["--model", folder, "--data", data, "--limit", `${limit}`],

@@ -79,9 +79,10 @@ export interface TrainSettings {
   /** Epochs over which the attack's steps grow from 1 (left out: none). */
   readonly attackStepsWarmup?: number;
   /**
-   * Steps of the attack after an epoch whose metrics have `overfitting` 1
-   * (left out: no change): together they reach as far as before. An attack of
-   * several steps undoes catastrophic overfitting to one of a single step.
+   * Steps of the attack, more than it has, after an epoch whose metrics have
+   * `overfitting` 1 (left out: no change); together they reach as far as before.
+   * Several steps are known to undo catastrophic overfitting to a single one (Li
+   * et al. 2020, "Towards understanding fast adversarial training").
    */
   readonly guardSteps?: number;
   /** Decay of the moving average of the parameters per step (0: none). */
@@ -210,6 +211,17 @@ export function checkTrainSettings(settings: TrainSettings, ranks = 1): void {
           value,
       );
     }
+  }
+  if (
+    settings.guardSteps !== undefined &&
+    !(guardSteps > (attack?.steps ?? Infinity))
+  ) {
+    throw new RangeError(
+      `Cannot train as guardSteps must be more than the attack's steps: ` +
+        `current value is ${guardSteps}, of an attack of ${
+          attack?.steps ?? "no"
+        } steps`,
+    );
   }
   ghostSize(settings, ranks);
   const { learningRate, momentum, weightDecay, ema, epsilonWarmup } = settings;

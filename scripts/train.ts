@@ -262,8 +262,8 @@ export const FLAGS = {
     type: "integer",
     min: 1,
     help:
-      "PGD steps after an epoch that shows catastrophic overfitting, which they " +
-      "undo; together they reach as far as before (default: no change)",
+      "PGD steps after an epoch that shows catastrophic overfitting, more than " +
+      "--attack-steps; together they reach as far as before (default: no change)",
   },
   ema: {
     type: "number",

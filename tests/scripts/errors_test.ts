@@ -307,9 +307,15 @@ const TRAIN: readonly Row[] = [
     /Cannot open the train split in "six": .*; pass --data/,
   ],
   [
-    "--out NEW --guard-steps 2 --eval-images 0",
+    "--out NEW --guard-steps 3 --eval-images 0",
     2,
     /Cannot guard .* without test images: pass --eval-images above 0/,
+  ],
+  ["--out NEW --guard-steps 2", 2, /guardSteps must be more than the attack's/],
+  [
+    "--out NEW --guard-steps 2 --epsilon 0",
+    2,
+    /guardSteps must be more than the attack's steps: .* no steps/,
   ],
   ["--out NEW --resume --adv-train 2", 2, /--adv-train must be <= 1/],
 ];

@@ -198,6 +198,28 @@ Deno.test("invert takes test images of all classes in turn where it takes all", 
   assertEquals(targets, [..."abcabc"]);
 });
 
+Deno.test("interpolate pairs pictures of different classes for every count", async () => {
+  const { robust } = await prepared();
+  const data = `${folder}/three classes`;
+  await writeClasses(`${data}/test`, ["a", "b", "c"], 6);
+  for (const count of [2, 4, 5]) {
+    const out = `${folder}/pairs of ${count}`;
+    await succeed("interpolate", [
+      ...["--model", robust, ...QUICK, "--dataset", "image_folder"],
+      ...["--data", data, "--images", `${count}`, "--columns", `${count}`],
+      ...["--frames", "2", "--steps", "1", "--out", out],
+    ]);
+    const { files } = await recordOf(out);
+    const rows = files.flatMap(({ tile }) =>
+      tile?.row.match(/pixels, ([abc]).* to ([abc])/)?.slice(1) ?? []
+    );
+    assert(rows.length >= 2 * count);
+    for (let i = 0; i < rows.length; i += 2) {
+      assert(rows[i] !== rows[i + 1], `${count}: ${rows}`);
+    }
+  }
+});
+
 Deno.test("invert makes a figure of several targets for two networks", async () => {
   const { robust, standard, jpeg, png } = await prepared();
   const out = `${folder}/inversion`;

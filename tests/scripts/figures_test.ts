@@ -346,6 +346,11 @@ Deno.test("--preset code and paper set what differs, and flags win", async () =>
     await flagsOf("--preset=code", "--steps=2"),
     ["clamp", 2, true, "best"],
   );
+  const [, { flags }] = await made(
+    "manipulate_features",
+    ...[...small, "--preset=code", "--steps=2"],
+  );
+  assertEquals(flags.stepSize, 0.1);
   assertEquals(
     await flagsOf("--preset=paper", "--steps=2", "--fake-relu"),
     ["exceed", 2, true, "last"],
