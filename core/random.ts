@@ -7,10 +7,14 @@
  *
  * @module
  */
+import {
+  CHUNK,
+  MULTIPLIERS,
+  randomKernels,
+  ROUNDS,
+  WEYL,
+} from "./random_kernels.ts";
 import { type Shape, sizeOf, type Tensor, tensor } from "./tensor.ts";
-
-const MULTIPLIER_0 = 0xd2511f53, MULTIPLIER_1 = 0xcd9e8d57;
-const WEYL_0 = 0x9e3779b9, WEYL_1 = 0xbb67ae85;
 
 /**
  * High 32 bits of the product of two unsigned 32-bit integers, read as signed:
@@ -41,41 +45,22 @@ export function philox(
   let c0 = counter[0] | 0, c1 = counter[1] | 0;
   let c2 = counter[2] | 0, c3 = counter[3] | 0;
   let k0 = key[0] | 0, k1 = key[1] | 0;
-  for (let round = 0; round < 10; round++) {
-    const high0 = mulHigh(MULTIPLIER_0, c0);
-    const low0 = Math.imul(MULTIPLIER_0, c0);
-    const high1 = mulHigh(MULTIPLIER_1, c2);
-    const low1 = Math.imul(MULTIPLIER_1, c2);
+  for (let round = 0; round < ROUNDS; round++) {
+    const high0 = mulHigh(MULTIPLIERS[0], c0);
+    const low0 = Math.imul(MULTIPLIERS[0], c0);
+    const high1 = mulHigh(MULTIPLIERS[1], c2);
+    const low1 = Math.imul(MULTIPLIERS[1], c2);
     c0 = high1 ^ c1 ^ k0;
     c1 = low1;
     c2 = high0 ^ c3 ^ k1;
     c3 = low0;
-    k0 = (k0 + WEYL_0) | 0;
-    k1 = (k1 + WEYL_1) | 0;
+    k0 = (k0 + WEYL[0]) | 0;
+    k1 = (k1 + WEYL[1]) | 0;
   }
   out[0] = c0;
   out[1] = c1;
   out[2] = c2;
   out[3] = c3;
-}
-
-/** Half of pi in two parts; small multiples of the first are exact. */
-const HALF_PI = [1.5707963267341256, 6.077100506506192e-11] as const;
-
-/** Sine by its series, |x| <= pi / 4: the next term is below 5e-17. */
-function smallSin(x: number): number {
-  const t = x * x;
-  return x + x * t * (-1 / 6 + t * (1 / 120 + t * (-1 / 5040 +
-                t * (1 / 362880 + t * (-1 / 39916800 +
-                        t * (1 / 6227020800 - t / 1307674368000))))));
-}
-
-/** Cosine by its series, |x| <= pi / 4: the next term is below 3e-18. */
-function smallCos(x: number): number {
-  const t = x * x;
-  return 1 - (t / 2 - t * t * (1 / 24 + t * (-1 / 720 + t * (1 / 40320 +
-                t * (-1 / 3628800 + t * (1 / 479001600 +
-                        t * (-1 / 87178291200 + t / 20922789888000)))))));
 }
 
 /** FNV-1a hash of a stream's path, spread over two words. */
@@ -183,22 +168,33 @@ export class Random {
     }
   }
 
+  /**
+   * Draws words in bulk: into the memory of the kernels, at its beginning.
+   *
+   * @param count At most `CHUNK`
+   */
+  #fill(count: number): void {
+    const { words, philox: fillBlocks } = randomKernels();
+    let drawn = 0;
+    while (this.#used < 4 && drawn < count) words[drawn++] = this.uint32();
+    const blocks = Math.floor((count - drawn) / 4);
+    // Kernels do not carry into the counter's second word.
+    if (this.#counter[0] + blocks < 2 ** 32) {
+      fillBlocks(drawn, blocks, this.#counter, this.#key);
+      this.#counter[0] += blocks;
+      drawn += 4 * blocks;
+    }
+    while (drawn < count) words[drawn++] = this.uint32();
+  }
+
   /** Tensor of independent standard normal values (Box and Muller 1958). */
   normal(shape: Shape): Tensor {
     const data = new Float32Array(sizeOf(shape));
-    for (let i = 0; i < data.length; i += 2) {
-      // 1 - u lies in (0, 1], so the logarithm is finite.
-      const radius = Math.sqrt(-2 * Math.log(1 - this.uniform()));
-      const angle = 2 * Math.PI * this.uniform();
-      // Both at once in a third of the time of Math.cos() and Math.sin(), most
-      // of what a network's initial weights take; as a rule equal as floats.
-      const quarter = Math.floor(angle * (2 / Math.PI) + 0.5);
-      const x = angle - quarter * HALF_PI[0] - quarter * HALF_PI[1];
-      const sin = smallSin(x), cos = smallCos(x);
-      const isTurned = (quarter & 1) === 1;
-      const sign = quarter & 2 ? -radius : radius;
-      data[i] = isTurned ? -sign * sin : sign * cos;
-      if (i + 1 < data.length) data[i + 1] = sign * (isTurned ? cos : sin);
+    for (let start = 0; start < data.length; start += CHUNK) {
+      const count = Math.min(CHUNK, data.length - start);
+      // Values are made in pairs.
+      this.#fill(count + count % 2);
+      data.set(randomKernels().normal(count), start);
     }
     return tensor(data, shape);
   }
@@ -206,7 +202,13 @@ export class Random {
   /** Tensor of independent values, uniform in [low, high). */
   uniformTensor(shape: Shape, low = 0, high = 1): Tensor {
     const data = new Float32Array(sizeOf(shape));
-    for (let i = 0; i < data.length; i++) data[i] = this.uniform(low, high);
+    const step = (high - low) / 2 ** 32;
+    for (let start = 0; start < data.length; start += CHUNK) {
+      const count = Math.min(CHUNK, data.length - start);
+      this.#fill(count);
+      const { words } = randomKernels();
+      for (let i = 0; i < count; i++) data[start + i] = low + step * words[i];
+    }
     return tensor(data, shape);
   }
 

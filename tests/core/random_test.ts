@@ -5,6 +5,7 @@ import {
   assertThrows,
 } from "@std/assert";
 import { philox, Random } from "../../core/random.ts";
+import { CHUNK, randomKernels } from "../../core/random_kernels.ts";
 
 /** Counter, key, block: Random123's known answers for philox4x32-10. */
 const KNOWN_ANSWERS: readonly [number[], number[], number[]][] = [
@@ -32,6 +33,38 @@ for (const [counter, key, block] of KNOWN_ANSWERS) {
     assertEquals([...out], block);
   });
 }
+
+for (const [counter, key, block] of KNOWN_ANSWERS) {
+  Deno.test(`the kernel of philox() at ${counter} gives the known answer`, () => {
+    const { words, philox } = randomKernels();
+    words.fill(0);
+    philox(5, 1, counter, key);
+    assertEquals([...words.subarray(4, 9)], [0, ...block]);
+  });
+}
+
+Deno.test("Random draws in bulk what it draws one by one", () => {
+  for (const drawn of [0, 1, 2, 3, 4]) {
+    for (const size of [1, 2, 3, 5, 16, CHUNK, 2 * CHUNK + 7]) {
+      const [random, other] = [new Random(1, ["x"]), new Random(1, ["x"])];
+      for (let i = 0; i < drawn; i++) {
+        assertEquals(random.uint32(), other.uint32());
+      }
+      const { data } = random.uniformTensor([size], -1, 3);
+      const expected = Float32Array.from(data, () => other.uniform(-1, 3));
+      assertEquals(data.findIndex((x, i) => x !== expected[i]), -1);
+      assertEquals(random.uint32(), other.uint32());
+    }
+  }
+});
+
+Deno.test("Random draws in bulk where the counter's first word overflows", () => {
+  const [random, other] = [new Random(1, ["x"]), new Random(1, ["x"])];
+  for (const stream of [random, other]) stream.skip(4 * (2 ** 32 - 3));
+  const { data } = random.uniformTensor([2 * CHUNK]);
+  const expected = Float32Array.from(data, () => other.uniform());
+  assertEquals(data.findIndex((x, i) => x !== expected[i]), -1);
+});
 
 /** Mean, variance and fourth central moment over the squared variance. */
 function moments(values: Float32Array): [number, number, number] {
