@@ -125,31 +125,27 @@ export function batchNormTrain(
 ): BatchNormResult {
   const axes = [0, 2, 3];
   const c = x.shape[1];
-  const kept = { keepDims: true };
+  // Statistics are vectors, which broadcast over images and pixels.
   const channels = (vector: Node) => reshape(vector, [1, c, 1, 1]);
-  const center = mean(x, axes, kept);
-  const centered = sub(x, center);
-  const variance = mean(mul(centered, centered), axes, kept);
+  const center = mean(x, axes);
+  const centered = sub(x, channels(center));
+  const variance = mean(mul(centered, centered), axes);
   const inverse = div(1, sqrt(add(variance, epsilon)));
-  const scale = mul(channels(gamma), inverse);
-  const value = add(mul(centered, scale), channels(beta));
+  const scale = mul(gamma, inverse);
+  const value = add(mul(centered, channels(scale)), channels(beta));
   const output = withGradient(value, [x, gamma, beta], (g) => {
     const count = sizeOf(x.shape) / c;
-    const sumG = sum(g, axes, kept);
-    const dotG = mul(sum(mul(g, centered), axes, kept), inverse);
+    const sumG = sum(g, axes);
+    const dotG = mul(sum(mul(g, centered), axes), inverse);
     const slope = mul(mul(scale, inverse), mul(dotG, -1 / count));
     const shift = mul(mul(scale, sumG), -1 / count);
-    return [
-      add(mul(g, scale), add(mul(centered, slope), shift)),
-      reshape(dotG, [c]),
-      reshape(sumG, [c]),
-    ];
+    const through = add(
+      mul(centered, channels(slope)),
+      channels(shift),
+    );
+    return [add(mul(g, channels(scale)), through), dotG, sumG];
   });
-  return {
-    output,
-    mean: reshape(center, [c]),
-    variance: reshape(variance, [c]),
-  };
+  return { output, mean: center, variance };
 }
 
 /**

@@ -40,4 +40,5 @@ export {
   rebuilt,
   rewrite,
   simplify,
+  viewParameters,
 } from "./passes.ts";

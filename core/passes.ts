@@ -12,6 +12,7 @@ import {
   topologicalOrder,
 } from "./graph.ts";
 import { sameShape } from "./shape.ts";
+import type { Shape } from "./tensor.ts";
 
 /**
  * Replaces operators that ONNX lacks by what they expand to.
@@ -59,7 +60,8 @@ function dependencies(node: Node): readonly Node[] {
 
 /**
  * Drops nodes that nothing needs, takes out gradient overrides, multiplies by
- * one and additions of zero, and merges nodes that compute the same.
+ * one, additions of zero and reshapes of reshapes, and merges nodes that compute
+ * the same.
  * Constants are left to ONNX Runtime, which folds them when it loads.
  *
  * @param outputs Nodes to compute
@@ -69,7 +71,8 @@ export function simplify(outputs: readonly Node[]): Node[] {
   const known = new Map<string, Node>();
   const ids = new Map<Node, number>();
   return rewrite(outputs, (node, inputs) => {
-    const simpler = neutral(node, inputs) ?? rebuilt(node, inputs);
+    const simpler = neutral(node, inputs) ?? viewed(node, inputs) ??
+      rebuilt(node, inputs);
     const key = keyOf(simpler, ids);
     const same = known.get(key) ?? simpler;
     known.set(key, same);
@@ -93,6 +96,15 @@ function neutral(node: Node, inputs: readonly Node[]): Node | null {
     default:
       return null;
   }
+}
+
+/** A reshape without those before it, or null if it is no reshape. */
+function viewed(node: Node, [x, shape]: readonly Node[]): Node | null {
+  if (node.op?.type !== "Reshape") return null;
+  const base = beforeReshapes(x);
+  return sameShape(base.shape, node.shape)
+    ? base
+    : rebuilt(node, [base, shape]);
 }
 
 /** Whether every element of a small constant is `value`. */
@@ -207,6 +219,56 @@ export function hoistParameters(
     outputs: rewrite(
       outputs,
       (node, inputs) => frontier.get(node) ?? rebuilt(node, inputs),
+    ),
+  };
+}
+
+/** Graphs that read parameters in other shapes, see `viewParameters()`. */
+export interface Viewed {
+  /** The graphs. */
+  readonly outputs: readonly Node[];
+  /** New shapes, by the parameters' names. */
+  readonly shapes: Readonly<Record<string, Shape>>;
+}
+
+/**
+ * Gives parameters the shape that all their readers reshape them to: it costs
+ * nothing where they are fed, and a node's time in every run otherwise.
+ *
+ * @param outputs Nodes to compute
+ * @param isViewed Tells by name which parameters may change their shape
+ */
+export function viewParameters(
+  outputs: readonly Node[],
+  isViewed: (name: string) => boolean,
+): Viewed {
+  const readers = new Map<Node, (Node | null)[]>();
+  const read = (x: Node, reader: Node | null) => {
+    if (x.kind !== "parameter" || !isViewed(x.name)) return;
+    readers.set(x, [...readers.get(x) ?? [], reader]);
+  };
+  for (const node of topologicalOrder(outputs)) {
+    for (const x of node.inputs) read(x, node);
+  }
+  for (const x of outputs) read(x, null);
+  const views = new Map<Node, Node>();
+  for (const [node, [first, ...others]] of readers) {
+    const isSame = (reader: Node | null) =>
+      reader?.op?.type === "Reshape" && sameShape(reader.shape, first!.shape);
+    if (![first, ...others].every(isSame)) continue;
+    views.set(node, parameter(node.name, first!.shape));
+  }
+  const isView = ({ op, shape }: Node, [x]: readonly Node[]) =>
+    op?.type === "Reshape" && sameShape(x.shape, shape);
+  return {
+    outputs: rewrite(
+      outputs,
+      (node, inputs) =>
+        views.get(node) ??
+          (isView(node, inputs) ? inputs[0] : rebuilt(node, inputs)),
+    ),
+    shapes: Object.fromEntries(
+      Array.from(views.values(), ({ name, shape }) => [name, shape]),
     ),
   };
 }

@@ -15,8 +15,10 @@ import {
   neg,
   type Node,
   sameShape,
+  type Shape,
   show,
   sizeOf,
+  viewParameters,
 } from "../core/mod.ts";
 import { blockedWeights, PROBE_SHAPE, probeGraph } from "./blocked.ts";
 import {
@@ -159,6 +161,8 @@ export class Program {
   readonly #bound: Readonly<Record<string, ort.Tensor>>;
   readonly #owned: PackedWeights | null;
   readonly #onDevice: ReadonlySet<string>;
+  /** Outputs as the graph has them. */
+  readonly #results: readonly ValueInfo[];
 
   /** @ignore Use compile(). */
   constructor(
@@ -167,10 +171,11 @@ export class Program {
     inputs: readonly ValueInfo[],
     outputs: readonly ValueInfo[],
     provider: Provider,
-    { bound = {}, owned = null, onDevice = [] }: {
+    { bound = {}, owned = null, onDevice = [], views = {} }: {
       readonly bound?: NamedTensors;
       readonly owned?: PackedWeights | null;
       readonly onDevice?: readonly string[];
+      readonly views?: Readonly<Record<string, Shape>>;
     } = {},
   ) {
     this.#owned = owned;
@@ -179,7 +184,11 @@ export class Program {
     this.#session = session;
     const isBound = ({ name }: ValueInfo) => Object.hasOwn(bound, name);
     this.inputs = inputs.filter((info) => !isBound(info));
-    this.outputs = outputs;
+    this.#results = outputs;
+    this.outputs = outputs.map((info) => ({
+      ...info,
+      shape: views[info.name] ?? info.shape,
+    }));
     this.provider = provider;
     this.#bound = Object.fromEntries(
       inputs.filter(isBound)
@@ -207,9 +216,10 @@ export class Program {
       values[info.name] = this.#wrap(info, feeds[info.name], "feed");
     }
     const fetches: Record<string, ort.Tensor | null> = {};
-    for (const info of this.outputs) {
+    for (const [i, info] of this.outputs.entries()) {
+      const { shape } = this.#results[i];
       const given = info.name in into
-        ? this.#wrap(info, into[info.name], "write")
+        ? this.#wrap(info, into[info.name], "write", shape)
         : null;
       fetches[info.name] = WRITES_INTO_TENSORS ? given : null;
     }
@@ -245,6 +255,7 @@ export class Program {
     info: ValueInfo,
     value: AnyTensor | undefined,
     verb: string,
+    shape: Shape = info.shape,
   ): ort.Tensor {
     const fits = value?.dtype === info.dtype &&
       sameShape(value.shape, info.shape);
@@ -259,7 +270,7 @@ export class Program {
     return new this.#runtime.Tensor(
       value.dtype,
       value.data as never,
-      value.shape,
+      shape,
     );
   }
 }
@@ -290,11 +301,15 @@ export async function compile(
   const { constants = {}, provider = "cpu" } = options;
   const block = await blockFor(provider);
   if (!block) return await load(outputs, options);
-  const { prepared, rest } = stagesOf(
+  const { prepared, rest, views } = stagesOf(
     outputs,
     block,
     (name) => Object.hasOwn(constants, name),
   );
+  const seen = (name: string, value: AnyTensor) => ({
+    ...value,
+    shape: views[name] ?? value.shape,
+  } as AnyTensor);
   if (Object.keys(prepared).length === 0) return await load(rest, options);
   // Packed here, weights are not packed anew in every run, as they would be
   // by operators that ONNX Runtime does not fold.
@@ -318,9 +333,10 @@ export async function compile(
     packed.set(keys.get(name)!, values[name]);
   }
   const bound = Object.fromEntries(
-    Array.from(keys, ([name, key]) => [name, packed.get(key)!]),
+    Array.from(keys, ([name, key]) => [name, seen(name, packed.get(key)!)]),
   );
-  const own = Object.keys(others).map((name) => [name, values[name]] as const);
+  const own = Object.keys(others)
+    .map((name) => [name, seen(name, values[name])] as const);
   const program = await load(
     rest,
     { ...options, constants: { ...constants, ...Object.fromEntries(own) } },
@@ -381,6 +397,8 @@ async function load(
     readonly bound?: NamedTensors;
     /** Freed with the program. */
     readonly owned?: PackedWeights | null;
+    /** Shapes that outputs are given in, where they are not the graph's. */
+    readonly views?: Readonly<Record<string, Shape>>;
   } = {},
 ): Promise<Program> {
   const { constants, provider = "cpu" } = options;
@@ -403,18 +421,33 @@ async function load(
   );
 }
 
-/** A graph in two parts: what depends on some parameters alone, and the rest. */
+/** A graph in two parts. */
+interface GraphStages {
+  /** What depends on some parameters alone, by name. */
+  readonly prepared: Readonly<Record<string, Node>>;
+  /** The rest. */
+  readonly rest: Readonly<Record<string, Node>>;
+  /** Shapes that the rest reads the former in, where they are not its own. */
+  readonly views: Readonly<Record<string, Shape>>;
+}
+
 function stagesOf(
   outputs: Readonly<Record<string, Node>>,
   block: number | undefined,
   isPrepared: (name: string) => boolean = () => true,
-): Record<"prepared" | "rest", Readonly<Record<string, Node>>> {
+): GraphStages {
   const lowered = lower(Object.values(outputs), block, isPrepared);
   const { prepared, outputs: rest } = hoistParameters(lowered, isPrepared);
+  // In the memory of a device, a tensor keeps its shape.
+  const { outputs: viewing, shapes } = viewParameters(
+    rest,
+    (name) => block !== undefined && Object.hasOwn(prepared, name),
+  );
   const names = Object.keys(outputs);
   return {
     prepared,
-    rest: Object.fromEntries(names.map((name, i) => [name, rest[i]])),
+    rest: Object.fromEntries(names.map((name, i) => [name, viewing[i]])),
+    views: shapes,
   };
 }
 
@@ -483,11 +516,11 @@ export async function compileStages(
   options: CompileOptions = {},
 ): Promise<Stages> {
   const block = await blockFor(options.provider ?? "cpu");
-  const { prepared, rest } = stagesOf(outputs, block);
+  const { prepared, rest, views } = stagesOf(outputs, block);
   const programs: Program[] = [];
   for (const nodes of parts(prepared)) {
     const onDevice = options.onDevice ? Object.keys(nodes) : undefined;
-    programs.push(await load(nodes, { ...options, onDevice }));
+    programs.push(await load(nodes, { ...options, onDevice }, { views }));
   }
   return {
     prepare: new Series(programs),

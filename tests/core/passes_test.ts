@@ -26,6 +26,7 @@ import {
   tensor,
   topologicalOrder,
   transpose,
+  viewParameters,
   withGradient,
 } from "../../core/mod.ts";
 import { assertAllClose, evaluate } from "../_assert.ts";
@@ -67,6 +68,64 @@ Deno.test("simplify() keeps nodes of other attributes or constants apart", () =>
     assert(a !== b, `Expected ${pair[0]} and ${pair[1]} to stay apart`);
     assertEquals([a.shape, b.shape], pair.map(({ shape }) => shape));
   }
+});
+
+Deno.test("simplify() reshapes once what was reshaped before", () => {
+  const x = input("x", [2, 6]);
+  const [there, back, between] = simplify([
+    reshape(reshape(exp(x), [12]), [3, 4]),
+    reshape(reshape(x, [12]), [2, 6]),
+    exp(reshape(x, [12])),
+  ]);
+  assertEquals(opsOf([there]), 2);
+  assertEquals(there.shape, [3, 4]);
+  assert(back === x);
+  assertEquals(opsOf([between]), 2);
+});
+
+Deno.test("viewParameters() takes over the shape that all readers want", async () => {
+  const x = input("x", [4]);
+  const [one, both, some, kept, given] = [
+    "one",
+    "both",
+    "some",
+    "kept",
+    "given",
+  ]
+    .map((name) => parameter(name, [2, 2]));
+  const all = [
+    mul(x, reshape(one, [4])),
+    mul(x, reshape(both, [4])),
+    exp(reshape(both, [4])),
+    // Read as it is, in two shapes, and given back.
+    add(sum(some), reshape(some, [4])),
+    reshape(given, [4]),
+    given,
+    add(sum(reshape(kept, [4])), sum(reshape(kept, [1, 4]))),
+  ];
+  const { outputs, shapes } = viewParameters(all, (name) => name !== "one");
+  assertEquals(shapes, { both: [4] });
+  assertEquals(
+    outputs.map(({ shape }) => shape),
+    all.map(({ shape }) => shape),
+  );
+  assertEquals(opsOf(all) - opsOf(outputs), 2);
+  const feeds = {
+    x: tensor([1, 2, 3, 4]),
+    ...Object.fromEntries(
+      ["one", "both", "some", "kept", "given"].map((name, i) => [
+        name,
+        tensor([i, 1, 2, 3], [2, 2]),
+      ]),
+    ),
+  };
+  const viewed = { ...feeds, both: tensor([1, 1, 2, 3]) };
+  const named = (nodes: readonly Node[]) =>
+    Object.fromEntries(nodes.map((node, i) => [`y${i}`, node]));
+  assertEquals(
+    await evaluate(named(outputs), viewed),
+    await evaluate(named(all), feeds),
+  );
 });
 
 Deno.test("simplify() takes out products with one and sums with zero", () => {
