@@ -11,6 +11,7 @@ import {
   scalarValue,
   topologicalOrder,
 } from "./graph.ts";
+import { reshape } from "./ops/movement.ts";
 import { sameShape } from "./shape.ts";
 import type { Shape } from "./tensor.ts";
 
@@ -60,8 +61,8 @@ function dependencies(node: Node): readonly Node[] {
 
 /**
  * Drops nodes that nothing needs, takes out gradient overrides, multiplies by
- * one, additions of zero and reshapes of reshapes, and merges nodes that compute
- * the same.
+ * one, additions of zero and reshapes of reshapes, reshapes where only axes of
+ * size 1 move, and merges nodes that compute the same.
  * Constants are left to ONNX Runtime, which folds them when it loads.
  *
  * @param outputs Nodes to compute
@@ -70,15 +71,20 @@ function dependencies(node: Node): readonly Node[] {
 export function simplify(outputs: readonly Node[]): Node[] {
   const known = new Map<string, Node>();
   const ids = new Map<Node, number>();
-  return rewrite(outputs, (node, inputs) => {
-    const simpler = neutral(node, inputs) ?? viewed(node, inputs) ??
-      rebuilt(node, inputs);
-    const key = keyOf(simpler, ids);
-    const same = known.get(key) ?? simpler;
+  const merged = (node: Node): Node => {
+    if (ids.has(node)) return node;
+    // A pass may have made a node's inputs, too.
+    const whole = rebuilt(node, node.inputs.map(merged));
+    const key = keyOf(whole, ids);
+    const same = known.get(key) ?? whole;
     known.set(key, same);
     if (!ids.has(same)) ids.set(same, ids.size);
     return same;
-  });
+  };
+  return rewrite(outputs, (node, inputs) =>
+    merged(
+      neutral(node, inputs) ?? viewed(node, inputs) ?? rebuilt(node, inputs),
+    ));
 }
 
 /** The input that a node equals, if it changes nothing. */
@@ -98,13 +104,20 @@ function neutral(node: Node, inputs: readonly Node[]): Node | null {
   }
 }
 
-/** A reshape without those before it, or null if it is no reshape. */
-function viewed(node: Node, [x, shape]: readonly Node[]): Node | null {
-  if (node.op?.type !== "Reshape") return null;
-  const base = beforeReshapes(x);
-  return sameShape(base.shape, node.shape)
-    ? base
-    : rebuilt(node, [base, shape]);
+/**
+ * A node that leaves all elements where they lie, as a reshape of what was
+ * before others of its kind; null for other nodes.
+ */
+function viewed(node: Node, [x]: readonly Node[]): Node | null {
+  return isView(node) ? reshape(beforeReshapes(x), node.shape) : null;
+}
+
+/** Whether a node is a reshape, or moves only axes of size 1. */
+function isView({ op, attributes, inputs: [x] }: Node): boolean {
+  if (op?.type !== "Transpose") return op?.type === "Reshape";
+  const { ints } = attributes.perm as { ints: readonly number[] };
+  const moved = ints.filter((axis) => x.shape[axis] !== 1);
+  return moved.every((axis, i) => i === 0 || moved[i - 1] < axis);
 }
 
 /** Whether every element of a small constant is `value`. */
@@ -253,19 +266,19 @@ export function viewParameters(
   for (const x of outputs) read(x, null);
   const views = new Map<Node, Node>();
   for (const [node, [first, ...others]] of readers) {
-    const isSame = (reader: Node | null) =>
+    const reshapes = (reader: Node | null) =>
       reader?.op?.type === "Reshape" && sameShape(reader.shape, first!.shape);
-    if (![first, ...others].every(isSame)) continue;
+    if (![first, ...others].every(reshapes)) continue;
     views.set(node, parameter(node.name, first!.shape));
   }
-  const isView = ({ op, shape }: Node, [x]: readonly Node[]) =>
+  const isSame = ({ op, shape }: Node, [x]: readonly Node[]) =>
     op?.type === "Reshape" && sameShape(x.shape, shape);
   return {
     outputs: rewrite(
       outputs,
       (node, inputs) =>
         views.get(node) ??
-          (isView(node, inputs) ? inputs[0] : rebuilt(node, inputs)),
+          (isSame(node, inputs) ? inputs[0] : rebuilt(node, inputs)),
     ),
     shapes: Object.fromEntries(
       Array.from(views.values(), ({ name, shape }) => [name, shape]),

@@ -28,13 +28,11 @@ import {
   mul,
   neg,
   type Node,
-  pad,
   readInt64s,
   rebuilt,
   reshape,
   sameShape,
   type Shape,
-  slice,
   sum,
   topologicalOrder,
   transpose,
@@ -51,6 +49,11 @@ import {
   type Phases,
   phasesOf,
 } from "./phases.ts";
+import {
+  laysLanes,
+  weightGradientByImages,
+  weightGradientByLanes,
+} from "./weight_gradient.ts";
 import {
   COLUMN_CONV,
   columnConv,
@@ -222,116 +225,6 @@ function imageGradient(
   return stride === 1
     ? plain
     : apply(DepthToSpace, [plain], { blocksize: { int: stride } });
-}
-
-/** Bytes of a kernel that a core's L2 cache holds beside all else. */
-const CACHED_BYTES = 2 ** 20;
-
-/**
- * Rows of a kernel that the provider should pass over at a time: it takes
- * `rowBytes` of each once for each row of its results, and 64 channels of 32 x
- * 32 from a farther cache cost 23 instead of 13 ms.
- */
-function rowsAtATime(rows: number, rowBytes: number): number {
-  const fits = (count: number) =>
-    rows % count === 0 && count * rowBytes <= CACHED_BYTES;
-  return countdown(rows).map((i) => i + 1).find(fits) ?? 1;
-}
-
-/** Bytes of a kernel from which on channels are put side by side. */
-const WIDENED_BYTES = 2 ** 20;
-
-/** Channels that are put side by side. */
-const SIDE_BY_SIDE = 8;
-
-/**
- * Gradient of a convolution's weights as one convolution: images are its
- * channels, and the output's gradient is its kernel. Rows of a large kernel
- * become more channels.
- *
- * Its results have as few columns as the weights, and a kernel is taken from
- * the cache anew for every three of them. Where this is what takes time, eight
- * channels lie side by side, pixel by pixel, with the kernel's taps eight pixels
- * apart: results have 24 columns, and 64 channels of 32 x 32 take 7 instead of
- * 13 ms.
- *
- * @param x Input of the convolution, plain, `[n, c, h, w]`
- * @param g Gradient of its output, in blocks, `[n, outputs, h', w']`
- * @returns `[outputs, c, k, k]`, plain
- */
-function weightGradient(
-  x: Node,
-  g: Node,
-  { kernel, stride, padding }: ConvGeometry,
-  block: number,
-): Node {
-  const [n, c, height, width] = x.shape;
-  const [, outputs, h, w] = g.shape;
-  const rowBytes = block * Math.min(4 * block, outputs) * w *
-    Float32Array.BYTES_PER_ELEMENT;
-  const isWide = c % SIDE_BY_SIDE === 0 && h * rowBytes >= WIDENED_BYTES;
-  const beside = isWide ? SIDE_BY_SIDE : 1;
-  const pixel = beside * block;
-  // Of the input, what as many positions of the taps reach.
-  const reach = (positions: number) => stride * (positions - 1) + kernel;
-  const images = reshape(
-    interleaved(toBlocked(transpose(x, [1, 0, 2, 3])), beside, block),
-    [c / beside * n / block, height, width * pixel],
-  );
-  const [below, right] = [reach(h) - height, reach(w) - width]
-    .map((missing) => missing - padding);
-  const padded = pad(
-    images,
-    [0, padding, padding * pixel],
-    [0, Math.max(0, below), Math.max(0, right) * pixel],
-  );
-  const rows = rowsAtATime(h, rowBytes);
-  const parts = h / rows;
-  const chosen = Array.from({ length: parts * reach(rows) }, (_, i) => {
-    const part = Math.floor(i / reach(rows));
-    return part * rows * stride + i % reach(rows);
-  });
-  const cut = parts === 1 ? padded : gather(padded, int64s(chosen), 1);
-  // Strided, taps may reach no further than before the last row or column.
-  const reached = slice(cut, [
-    { axis: 1, start: 0, end: parts * reach(rows) },
-    { axis: 2, start: 0, end: reach(w) * pixel },
-  ]);
-  const split = [n / block, block, outputs / block, h * w, block];
-  const kernels = transpose(reshape(g, split), [2, 0, 3, 1, 4]);
-  const result = toPlain(
-    blockedConv(
-      reshape(reached, [
-        c / beside,
-        n * parts,
-        reach(rows),
-        reach(w) * beside,
-      ]),
-      reshape(kernels, [outputs, n * parts, rows, w]),
-      { dilation: [stride, stride * beside] },
-    ),
-  );
-  const taps = kernel ** 2;
-  const found = beside === 1
-    ? transpose(reshape(result, [c, outputs, taps]), [1, 0, 2])
-    : transpose(
-      reshape(result, [c / beside, outputs, taps, beside]),
-      [1, 0, 3, 2],
-    );
-  return reshape(found, [outputs, c, kernel, kernel]);
-}
-
-/**
- * Puts images of some channels side by side, pixel by pixel.
- *
- * @param x `[c, n, h, w]`, in blocks of `n`
- * @returns `[c / beside, n / block, h * w, beside, block]` as it lies in memory
- */
-function interleaved(x: Node, beside: number, block: number): Node {
-  if (beside === 1) return x;
-  const [c, n, h, w] = x.shape;
-  const apart = reshape(x, [c / beside, beside, n / block * h * w, block]);
-  return transpose(apart, [0, 2, 1, 3]);
 }
 
 /**
@@ -633,11 +526,7 @@ class Layout {
   #reduced({ op, inputs, attributes, shape }: Node): Node | null {
     const [x, second] = inputs;
     if (op?.type === CONV_WEIGHT_GRADIENT) {
-      const { shape: [n, outputs] } = second;
-      if (n % this.#block !== 0 || outputs % this.#block !== 0) return null;
-      const geometry = convGeometry(attributes);
-      const [images, gradient] = [this.#asPlain(x), this.#asBlocked(second)];
-      return weightGradient(images, gradient, geometry, this.#block);
+      return this.#weightGradient(x, second, convGeometry(attributes));
     }
     if (!x || !this.#native.has(x)) return null;
     const pooled = () => apply(BlockedGlobalAveragePool, [this.#asBlocked(x)]);
@@ -656,6 +545,20 @@ class Layout {
       return mul(sum(pooled(), ALL_BUT_CHANNELS, { keepDims }), h * w);
     }
     return null;
+  }
+
+  #weightGradient(x: Node, g: Node, geometry: ConvGeometry): Node | null {
+    const block = this.#block;
+    const [n, outputs] = g.shape;
+    if (outputs % block !== 0) return null;
+    const kernels = { block, conv: blockedConv, toBlocked, toPlain };
+    if (this.#native.has(x) && laysLanes(x.shape, g.shape, geometry, block)) {
+      const [lanes, gradient] = [this.#asBlocked(x), this.#asBlocked(g)];
+      return weightGradientByLanes(lanes, gradient, geometry, kernels);
+    }
+    if (n % block !== 0) return null;
+    const [images, gradient] = [this.#asPlain(x), this.#asBlocked(g)];
+    return weightGradientByImages(images, gradient, geometry, kernels);
   }
 
   #imageGradient(node: Node): Node | null {

@@ -72,11 +72,16 @@ Deno.test("simplify() keeps nodes of other attributes or constants apart", () =>
 
 Deno.test("simplify() reshapes once what was reshaped before", () => {
   const x = input("x", [2, 6]);
-  const [there, back, between] = simplify([
+  const [there, back, between, moved] = simplify([
     reshape(reshape(exp(x), [12]), [3, 4]),
     reshape(reshape(x, [12]), [2, 6]),
     exp(reshape(x, [12])),
+    // Axes of size 1 change places with others.
+    reshape(transpose(reshape(x, [2, 1, 6]), [1, 0, 2]), [6, 2]),
   ]);
+  assertEquals(moved.op?.type, "Reshape");
+  assertEquals(opsOf([moved]), 1);
+  assertEquals(opsOf(simplify([transpose(reshape(x, [2, 1, 6]))])), 2);
   assertEquals(opsOf([there]), 2);
   assertEquals(there.shape, [3, 4]);
   assert(back === x);

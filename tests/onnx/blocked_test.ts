@@ -232,41 +232,49 @@ for (
   ] as const
 ) {
   const { stride = 1 } = options;
-  for (const [channels, way] of [[3, "apart"], [8, "side by side"]] as const) {
-    Deno.test(`images of ${size.join(" x ")} by ${stride}: weight gradients in parts of the rows, channels ${way}`, async () => {
-      const images = input("images", [16, channels, ...size]);
-      const weights = parameter("weights", [32, channels, 3, 3]);
-      const y = conv2d(images, weights, options);
-      const [gradient] = grad(sum(mul(y, input("g", y.shape))), [weights]);
-      const { Gather, Transpose } = operatorsOf({ gradient }, 16);
-      // Images, kernel and result; channels between each other.
-      assertEquals([Gather, Transpose], [1, channels === 8 ? 4 : 3]);
-      const random = new Random(5);
-      await assertSameAsPlain({ gradient }, {
-        images: random.normal(images.shape),
-        weights: random.normal(weights.shape),
-        g: random.normal(y.shape),
-      }, { tolerance: 1e-5 });
-    });
-  }
-}
-
-for (
-  const [kernel, options] of [
-    [1, { stride: 2 }],
-    [2, { stride: 3 }],
-    [3, { stride: 3, padding: 1 }],
-    [5, { stride: 2, padding: 2 }],
-  ] as const
-) {
-  Deno.test(`${kernel} x ${kernel} by ${options.stride}: the gradient of weights that do not reach all rows`, async () => {
-    const images = input("images", [16, 8, 66, 68]);
-    const weights = parameter("weights", [64, 8, kernel, kernel]);
+  Deno.test(`images of ${size.join(" x ")} by ${stride}: weight gradients in parts of the rows`, async () => {
+    const images = input("images", [16, 3, ...size]);
+    const weights = parameter("weights", [32, 3, 3, 3]);
     const y = conv2d(images, weights, options);
     const [gradient] = grad(sum(mul(y, input("g", y.shape))), [weights]);
+    assertEquals(operatorsOf({ gradient }, 16).Gather, 1);
     const random = new Random(5);
     await assertSameAsPlain({ gradient }, {
       images: random.normal(images.shape),
+      weights: random.normal(weights.shape),
+      g: random.normal(y.shape),
+    }, { tolerance: 1e-5 });
+  });
+}
+
+for (
+  const [n, channels, size, kernel, options] of [
+    [8, [16, 16], [9, 9], 3, { padding: 1 }],
+    [32, [32, 64], [16, 16], 3, { padding: 1 }],
+    // More images than one kernel takes, and fewer than a block.
+    [64, [64, 128], [28, 20], 3, { padding: 1 }],
+    [6, [16, 32], [12, 10], 3, { stride: 2, padding: 1 }],
+    [16, [16, 16], [13, 11], 3, { stride: 2, padding: 1 }],
+    // Taps that do not reach the last rows.
+    [16, [32, 32], [12, 14], 1, { stride: 2 }],
+    [16, [16, 32], [11, 12], 2, { stride: 3 }],
+    [16, [16, 16], [12, 12], 5, { stride: 2, padding: 2 }],
+  ] as const
+) {
+  const [inputs, outputs] = channels;
+  const { stride = 1 } = options as { stride?: number };
+  Deno.test(`${n} images, ${inputs} to ${outputs} channels of ${size.join(" x ")}, ${kernel} x ${kernel} by ${stride}: weight gradients by lanes`, async () => {
+    const images = input("images", [n, inputs, ...size]);
+    const before = parameter("before", [inputs, inputs, 1, 1]);
+    const weights = parameter("weights", [outputs, inputs, kernel, kernel]);
+    const y = conv2d(conv2d(images, before), weights, options);
+    const [gradient] = grad(sum(mul(y, input("g", y.shape))), [weights]);
+    // The result alone leaves blocks.
+    assertEquals(operatorsOf({ gradient }, 16).ReorderOutput, 1);
+    const random = new Random(5);
+    await assertSameAsPlain({ gradient }, {
+      images: random.normal(images.shape),
+      before: random.normal(before.shape),
       weights: random.normal(weights.shape),
       g: random.normal(y.shape),
     }, { tolerance: 1e-5 });
