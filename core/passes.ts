@@ -108,13 +108,19 @@ function neutral(node: Node, inputs: readonly Node[]): Node | null {
  * A node that leaves all elements where they lie, as a reshape of what was
  * before others of its kind; null for other nodes.
  */
-function viewed(node: Node, [x]: readonly Node[]): Node | null {
-  return isView(node) ? reshape(beforeReshapes(x), node.shape) : null;
+function viewed(node: Node, [x, shape]: readonly Node[]): Node | null {
+  if (movesNothing(node)) return reshape(beforeReshapes(x), node.shape);
+  if (node.op?.type !== "Reshape") return null;
+  const base = beforeReshapes(x);
+  // Its shape may be one that is known only when it runs.
+  return sameShape(base.shape, node.shape)
+    ? base
+    : rebuilt(node, [base, shape]);
 }
 
-/** Whether a node is a reshape, or moves only axes of size 1. */
-function isView({ op, attributes, inputs: [x] }: Node): boolean {
-  if (op?.type !== "Transpose") return op?.type === "Reshape";
+/** Whether a node is a transpose that moves only axes of size 1. */
+function movesNothing({ op, attributes, inputs: [x] }: Node): boolean {
+  if (op?.type !== "Transpose") return false;
   const { ints } = attributes.perm as { ints: readonly number[] };
   const moved = ints.filter((axis) => x.shape[axis] !== 1);
   return moved.every((axis, i) => i === 0 || moved[i - 1] < axis);
