@@ -2,7 +2,7 @@
  * What training costs and comes to: accuracy against time, what each faster way
  * to train buys, and where the paper and its reference code train differently.
  *
- *   deno run -A bench/training_bench.ts --data data --group budgets,ways,presets
+ *   deno run -A bench/training_bench.ts --data data --group budgets,ways,guard
  *
  * Each row is a training in a process of its own, then an evaluation; --out
  * keeps both, so that a stopped bench goes on where it was.
@@ -18,7 +18,7 @@ export const FLAGS = {
   data: { type: "path", required: true, help: "folder of the data sets" },
   group: {
     type: "string",
-    default: "budgets,ways,presets",
+    default: "budgets,ways,guard,presets",
     help: "which tables to make, separated by commas",
   },
   out: {
@@ -49,6 +49,8 @@ interface Group {
   readonly args: string;
   /** Radius of the evaluation. */
   readonly epsilon: number;
+  /** How it is measured (default "l2"). */
+  readonly norm?: "l2" | "linf";
   readonly ways: readonly Way[];
 }
 
@@ -92,15 +94,23 @@ const GROUPS: Readonly<Record<string, Group>> = {
         name: "FGSM without a random start",
         args: `${CYCLIC} ${FGSM_RS} --no-random-start`,
       },
-      {
-        name: "the same, after overfitting with two steps",
-        args: `${CYCLIC} ${FGSM_RS} --no-random-start --guard-steps 2`,
-      },
       { name: "PGD-3", args: `${CYCLIC} ${PGD_3}` },
       {
         name: "PGD-3, fewer steps in the first 2 epochs",
         args: `${CYCLIC} ${PGD_3} --attack-steps-warmup 2`,
       },
+    ],
+  },
+  // A radius at which a single step from the images themselves overfits.
+  guard: {
+    args: `--dataset cifar10 --arch resnet10 --width 8 --epochs 6 ` +
+      `--norm linf --epsilon 0.0627 --no-random-start ${CYCLIC} ` +
+      `--attack-steps 1 --step-size 0.0627`,
+    epsilon: 0.0627,
+    norm: "linf",
+    ways: [
+      { name: "FGSM, l-inf 16/255", args: "" },
+      { name: "three steps after overfitting", args: "--guard-steps 3" },
     ],
   },
   presets: {
@@ -166,7 +176,7 @@ async function measure(
 ): Promise<string[]> {
   const { data, limit, threads } = options;
   const common = ["--threads", `${threads}`, "--device", "cpu"];
-  const words = `${group.args} ${way.args}`.split(" ");
+  const words = `${group.args} ${way.args}`.trim().split(" ");
   await runProcess("train", [
     ...["--resume", "--data", data, "--out", folder],
     ...words,
@@ -177,6 +187,7 @@ async function measure(
     await runProcess("evaluate", [
       ...["--model", folder, "--data", data, "--limit", `${limit}`],
       ...["--epsilon", `${group.epsilon}`, "--attack-steps", "20"],
+      ...["--norm", group.norm ?? "l2"],
       ...["--out", evaluation],
       ...common,
     ], signal);
