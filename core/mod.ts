@@ -2,7 +2,9 @@
  * Symbolic tensors and their gradients: what other folders may use of core.
  *
  * Define nodes, differentiate them with `grad()`, and hand them to
- * `onnx/mod.ts` to run. Pure TypeScript without I/O: safe in a browser.
+ * `onnx/mod.ts` to run. Pure TypeScript without I/O: safe in a browser. Random
+ * tensors are drawn in WebAssembly with SIMD, which a page's content security
+ * policy must allow (`'wasm-unsafe-eval'`), as it must for ONNX Runtime.
  *
  * @module
  */
@@ -40,5 +42,6 @@ export {
   rebuilt,
   rewrite,
   simplify,
+  type Viewed,
   viewParameters,
 } from "./passes.ts";

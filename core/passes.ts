@@ -61,8 +61,8 @@ function dependencies(node: Node): readonly Node[] {
 
 /**
  * Drops nodes that nothing needs, takes out gradient overrides, multiplies by
- * one, additions of zero and reshapes of reshapes, reshapes where only axes of
- * size 1 move, and merges nodes that compute the same.
+ * one, additions of zero and reshapes of reshapes, makes reshapes of transposes
+ * that move only axes of size 1, and merges nodes that compute the same.
  * Constants are left to ONNX Runtime, which folds them when it loads.
  *
  * @param outputs Nodes to compute

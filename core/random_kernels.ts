@@ -1,8 +1,9 @@
 /**
  * Random numbers by the thousand, in WebAssembly: Philox on four counters at a
- * time, and Box and Muller's transform on two pairs. JavaScript has no whole
- * products of 32-bit integers and takes six times as long. Training draws as
- * many values as its images have, and a network of 11 million weights as many.
+ * time, and Box and Muller's transform on two pairs. JavaScript, which has no
+ * whole products of 32-bit integers, takes more than three times as long, and
+ * there is one normal value for each value of an image that training attacks,
+ * and one for each initial weight.
  *
  * @module
  */
@@ -69,8 +70,8 @@ function lanes(a: Local, b: Local, ...chosen: readonly number[]): Code {
 }
 
 /**
- * `philox(address, times, counter 0 .. 3, key 0 .. 1)`: writes four blocks of
- * four words so often; the counter's first word grows by 1 a block.
+ * `philox(address, times, counter 0 .. 3, key 0 .. 1)`: writes `times` times
+ * four blocks of four words; the counter's first word grows by 1 a block.
  */
 function philoxKernel(constants: Constants): WasmFunction {
   const kernel = new WasmFunction("philox", 8);
@@ -139,10 +140,10 @@ function philoxKernel(constants: Constants): WasmFunction {
   return kernel;
 }
 
-/** Coefficients of `artanh(x) / x` in `x ** 2`: |x| < 0.172, 2e-17 is left. */
+/** Coefficients of `artanh(x) / x` in `x ** 2`: |x| < 0.172, 1e-18 is left. */
 const ARTANH = Array.from({ length: 11 }, (_, i) => 1 / (2 * i + 1));
 
-/** Those of `sin(x) / x` and `cos(x)`, |x| <= pi / 4: 5e-17 is left. */
+/** Those of `sin(x) / x` and `cos(x)`, |x| <= pi / 4: 6e-17 is left. */
 const SIN = [1, -6, 120, -5040, 362880, -39916800, 6227020800, -1307674368000]
   .map((divisor) => 1 / divisor);
 const COS = [
@@ -158,8 +159,8 @@ function polynomial(x: Local, coefficients: readonly Code[]): Code {
 }
 
 /**
- * `normal(address, times)`: turns four random words into four standard normal
- * values, `f32`, in their place, so often.
+ * `normal(address, times)`: turns `times` times four random words into four
+ * standard normal values, `f32`, in their place.
  */
 function normalKernel(constants: Constants): WasmFunction {
   const kernel = new WasmFunction("normal", 2);
@@ -172,15 +173,15 @@ function normalKernel(constants: Constants): WasmFunction {
   // sqrt(-2 * log(u)), u in (0, 1]. With u = 2 ** k * m, m between the roots of
   // 1/2 and 2, and s = (m - 1) / (m + 1): log(u) = k * log(2) + 2 * artanh(s).
   const [bits, scale, m, s, square, radius] = Array.from({ length: 6 }, local);
-  const bias = 1024;
+  const shift = 1024;
   const logarithm = {
-    // bias * 2 ** 52 less the bits of a root of 1/2.
+    // shift * 2 ** 52 less the bits of a root of 1/2.
     offset: constants.i64(0x00195f62, 0),
     exponent: constants.i64(0xfff00000, 0),
-    bias: constants.i64(bias << 20, 0),
+    bias: constants.i64(shift << 20, 0),
     // Bits of 2 ** 52: those of k are the last ones of the sum.
     integer: constants.i64(0x43300000, 0),
-    zero: number(2 ** 52 + bias),
+    zero: number(2 ** 52 + shift),
     one: number(1),
     log2: number(-2 * Math.LN2),
     artanh: numbers(ARTANH.map((coefficient) => -4 * coefficient)),
@@ -269,7 +270,11 @@ export interface Kernels {
     counter: Iterable<number>,
     key: Iterable<number>,
   ): void;
-  /** Turns the first words into normal values, and gives those. */
+  /**
+   * Turns the first words, pairs of them, into normal values.
+   *
+   * @returns A view of the values, which the next call overwrites
+   */
   normal(count: number): Float32Array;
 }
 
@@ -301,6 +306,7 @@ function makeKernels(): Kernels {
       philox(address, Math.ceil(blocks / 4), c0, c1, c2, c3, k0, k1);
     },
     normal(count) {
+      if (count === 0) return new Float32Array();
       normal(start, Math.ceil(count / 4));
       return new Float32Array(memory.buffer, start, count);
     },

@@ -18,7 +18,7 @@ function signed(value: number): number[] {
   const bytes: number[] = [];
   for (let rest = value;; rest >>= 7) {
     const low = rest & 0x7f;
-    // The last byte's second bit is the sign.
+    // The second highest bit of the last byte is the sign.
     if (rest >> 6 === 0 || rest >> 6 === -1) return [...bytes, low];
     bytes.push(low | 0x80);
   }

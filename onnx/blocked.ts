@@ -50,7 +50,7 @@ import {
   phasesOf,
 } from "./phases.ts";
 import {
-  laysLanes,
+  canLayLanes,
   weightGradientByImages,
   weightGradientByLanes,
 } from "./weight_gradient.ts";
@@ -275,7 +275,7 @@ type Linear =
   | {
     readonly kind: "channels";
     readonly x: Node;
-    /** Factor of each channel, `[1, c, 1, 1]` or `[c]`. */
+    /** Factor of each channel, `[1, c, 1, 1]`. */
     readonly scale: Node | null;
     /** Added to each channel, `[1, c, 1, 1]` or `[c]`. */
     readonly shift: Node | null;
@@ -552,7 +552,7 @@ class Layout {
     const [n, outputs] = g.shape;
     if (outputs % block !== 0) return null;
     const kernels = { block, conv: blockedConv, toBlocked, toPlain };
-    if (this.#native.has(x) && laysLanes(x.shape, g.shape, geometry, block)) {
+    if (this.#native.has(x) && canLayLanes(x.shape, g.shape, geometry, block)) {
       const [lanes, gradient] = [this.#asBlocked(x), this.#asBlocked(g)];
       return weightGradientByLanes(lanes, gradient, geometry, kernels);
     }

@@ -306,7 +306,7 @@ export async function compile(
     block,
     (name) => Object.hasOwn(constants, name),
   );
-  const seen = (name: string, value: AnyTensor) => ({
+  const asViewed = (name: string, value: AnyTensor) => ({
     ...value,
     shape: views[name] ?? value.shape,
   } as AnyTensor);
@@ -333,10 +333,10 @@ export async function compile(
     packed.set(keys.get(name)!, values[name]);
   }
   const bound = Object.fromEntries(
-    Array.from(keys, ([name, key]) => [name, seen(name, packed.get(key)!)]),
+    Array.from(keys, ([name, key]) => [name, asViewed(name, packed.get(key)!)]),
   );
   const own = Object.keys(others)
-    .map((name) => [name, seen(name, values[name])] as const);
+    .map((name) => [name, asViewed(name, values[name])] as const);
   const program = await load(
     rest,
     { ...options, constants: { ...constants, ...Object.fromEntries(own) } },
@@ -392,7 +392,7 @@ function parts(
 async function load(
   outputs: Readonly<Record<string, Node>>,
   options: CompileOptions,
-  weights: {
+  binding: {
     /** Values for parameters that are fed at every run. */
     readonly bound?: NamedTensors;
     /** Freed with the program. */
@@ -417,7 +417,7 @@ async function load(
     model.inputs,
     model.outputs,
     provider,
-    { ...weights, onDevice },
+    { ...binding, onDevice },
   );
 }
 
@@ -438,7 +438,8 @@ function stagesOf(
 ): GraphStages {
   const lowered = lower(Object.values(outputs), block, isPrepared);
   const { prepared, outputs: rest } = hoistParameters(lowered, isPrepared);
-  // In the memory of a device, a tensor keeps its shape.
+  // Kernels for blocks run on host memory alone: in that of a device, a tensor
+  // keeps its shape.
   const { outputs: viewing, shapes } = viewParameters(
     rest,
     (name) => block !== undefined && Object.hasOwn(prepared, name),

@@ -80,10 +80,10 @@ function fitted(
 }
 
 /**
- * Images become the channels of the convolution: for any number of channels,
- * and where there are many, on small maps. Rows of a large kernel become more
- * channels: it is taken from the cache once for each row of the result, and 64
- * channels of 32 x 32 from a farther one take 23 instead of 13 ms.
+ * Images become the channels of the convolution: where input channels are no
+ * whole blocks, or many on a small map. Rows of a large kernel become more
+ * channels: it is taken from the cache once for each row of the result, which
+ * takes twice the time from a farther one.
  *
  * @param x Input of the convolution, plain, `[n, c, height, width]`
  * @param g Gradient of its output, in blocks, `[n, outputs, h, w]`; `n` and
@@ -135,18 +135,19 @@ function imagesTogether(g: Shape, block: number): number {
 }
 
 /**
- * Values that are added up for each of the output's gradient, at most: it is
- * faster at 4.5, as at 256 channels of 8 x 8, and slower at 9.
+ * Sums over a few images that an input channel leaves to add up, for each
+ * position of the output, at most: `weightGradientByLanes()` is faster at 4.5,
+ * as for 256 channels of 8 x 8, and slower at 9.
  */
 const MOST_ADDED = 5;
 
 /**
- * Whether `weightGradientByLanes()` can be taken, and is faster.
+ * Whether `weightGradientByLanes()` is possible, and faster.
  *
  * @param x Shape of the input, `[n, c, height, width]`
  * @param g Shape of the output's gradient, `[n, outputs, h, w]`
  */
-export function laysLanes(
+export function canLayLanes(
   [n, c]: Shape,
   g: Shape,
   { kernel }: ConvGeometry,
@@ -167,7 +168,8 @@ export function laysLanes(
  * places. A few images at a time are channels; those that are apart are added
  * up in the end.
  *
- * @param x Input of the convolution, in blocks, `[n, c, height, width]`
+ * @param x Input of the convolution, in blocks, `[n, c, height, width]`; `n` is
+ * less than a block or whole blocks, `c` and `outputs` are whole blocks
  * @param g Gradient of its output, in blocks, `[n, outputs, h, w]`
  * @returns `[outputs, c, k, k]`, plain
  */

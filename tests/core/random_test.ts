@@ -43,6 +43,18 @@ for (const [counter, key, block] of KNOWN_ANSWERS) {
   });
 }
 
+/** Normal values made of uniform ones, one by one. */
+function boxMuller(random: Random, count: number): Float32Array {
+  const values = new Float32Array(count + count % 2);
+  for (let i = 0; i < count; i += 2) {
+    const radius = Math.sqrt(-2 * Math.log(1 - random.uniform()));
+    const angle = 2 * Math.PI * random.uniform();
+    values[i] = radius * Math.cos(angle);
+    values[i + 1] = radius * Math.sin(angle);
+  }
+  return values.subarray(0, count);
+}
+
 Deno.test("Random draws in bulk what it draws one by one", () => {
   for (const drawn of [0, 1, 2, 3, 4]) {
     for (const size of [1, 2, 3, 5, 16, CHUNK, 2 * CHUNK + 7]) {
@@ -53,6 +65,9 @@ Deno.test("Random draws in bulk what it draws one by one", () => {
       const { data } = random.uniformTensor([size], -1, 3);
       const expected = Float32Array.from(data, () => other.uniform(-1, 3));
       assertEquals(data.findIndex((x, i) => x !== expected[i]), -1);
+      assertEquals(random.uint32(), other.uint32());
+      const normal = random.normal([size]).data;
+      assertEquals(normal, boxMuller(other, size));
       assertEquals(random.uint32(), other.uint32());
     }
   }
@@ -170,14 +185,7 @@ Deno.test("Random.normal() has the moments of a standard normal", () => {
 Deno.test("Random.normal() is Box and Muller's to the last bit of a float", () => {
   const n = 1_000_000;
   const { data } = new Random(5).normal([n]);
-  const random = new Random(5);
-  const expected = new Float32Array(n);
-  for (let i = 0; i < n; i += 2) {
-    const radius = Math.sqrt(-2 * Math.log(1 - random.uniform()));
-    const angle = 2 * Math.PI * random.uniform();
-    expected[i] = radius * Math.cos(angle);
-    expected[i + 1] = radius * Math.sin(angle);
-  }
+  const expected = boxMuller(new Random(5), n);
   assertEquals(data.findIndex((x, i) => x !== expected[i]), -1);
 });
 
