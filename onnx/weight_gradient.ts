@@ -56,6 +56,7 @@ function reachOf({ kernel, stride }: ConvGeometry, positions: number): number {
  *
  * @param x `[images, height, width * pixel]`
  * @param g Shape of the output's gradient, `[n, outputs, h, w]`
+ * @param pixel Values that lie where a plain image has one
  */
 function fitted(
   x: Node,
