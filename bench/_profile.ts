@@ -30,6 +30,35 @@ export interface ProfileEvent {
   readonly args?: { readonly op_name?: string; readonly provider?: string };
 }
 
+/** A kernel's time. */
+interface KernelEvent extends ProfileEvent {
+  readonly operator: string;
+  readonly provider: string;
+}
+
+/**
+ * Kernels of a profile: on WebGPU what its programs took on the device, named
+ * `node&operator&program`; else what nodes took, which on a device would be the
+ * time to hand them over.
+ */
+function kernelsOf(events: readonly ProfileEvent[]): KernelEvent[] {
+  const programs = events.filter(({ cat }) => cat === "Api");
+  if (programs.length > 0) {
+    return programs.map((event) => {
+      const [, type, program] = event.name.split("&");
+      const operator = type === program ? type : `${type}: ${program}`;
+      return { ...event, operator, provider: "WebGpu" };
+    });
+  }
+  return events
+    .filter(({ cat, name }) => cat === "Node" && name.endsWith("_kernel_time"))
+    .map((event) => {
+      const { op_name: operator = "?", provider = "?" } = event.args ?? {};
+      const name = provider.replace("ExecutionProvider", "");
+      return { ...event, operator, provider: name };
+    });
+}
+
 /**
  * Sums the kernels of profiles by operator, the slowest first. Sessions that
  * ran less often than once a step prepare something and do not count.
@@ -45,19 +74,14 @@ export function sumByOperator(
   for (const events of profiles) {
     const runs = events.filter(({ name }) => name === "model_run").length;
     if (runs < steps) continue;
-    const nodes = Map.groupBy(
-      events.filter(({ cat, name }) =>
-        cat === "Node" && name.endsWith("_kernel_time")
-      ),
-      ({ name }) => name,
-    );
+    const nodes = Map.groupBy(kernelsOf(events), ({ name }) => name);
     for (const times of nodes.values()) {
-      const { op_name: operator = "?", provider = "?" } = times[0].args ?? {};
+      const [{ operator, provider }] = times;
       const key = `${operator} ${provider}`;
       const { count, ms } = rows.get(key) ?? { count: 0, ms: 0 };
       rows.set(key, {
         operator,
-        provider: provider.replace("ExecutionProvider", ""),
+        provider,
         count: count + times.length / steps,
         ms: ms + median(times.map(({ dur }) => dur / 1000)) *
             (times.length / steps),

@@ -13,7 +13,7 @@ import {
 } from "../core/mod.ts";
 import { openDataset } from "../datasets/mod.ts";
 import { buildModel, initializeModel, type ModelSpec } from "../models/mod.ts";
-import { compile } from "../onnx/mod.ts";
+import { compile, releaseDevice } from "../onnx/mod.ts";
 import {
   matchRepresentation,
   Network,
@@ -104,6 +104,7 @@ export async function invert(
   const targets = imagesOf(workload, random.stream("targets"));
   const { representation } = await network.predict(targets, { batchSize });
   const { loss, feeds } = matchRepresentation(representation);
+  // Losses are read back at every step, images stay where they are computed.
   const program = await network.program("step", () =>
     pgdStep(spec, shape, {
       norm: "l2",
@@ -111,21 +112,23 @@ export async function invert(
       feeds: { target: representation.shape },
       // PyTorch's side passes gradients through the last ReLU as usual.
       fakeRelu: false,
-    }));
-  const settings = {
+    }), { onDevice: ["next"] });
+  const held = await network.hold({
     ...feeds,
+    images,
     center: images,
     epsilon: tensor([1000], []),
     stepSize: tensor([-1], []),
-  };
+  });
   // As iterate() does: one set is read while the other is written.
   const outputs = [program.allocateOutputs(), program.allocateOutputs()];
-  let current = images;
+  let current = held.images;
   const step = async () => {
     const [into] = outputs;
     outputs.reverse();
-    await program.run({ ...settings, images: current }, into);
-    current = into.next as Tensor;
+    const { next } = await program.run({ ...held, images: current }, into);
+    if (current !== held.images) releaseDevice({ current });
+    current = next as Tensor;
   };
   return { step: timed(step), release: () => network.release() };
 }

@@ -70,7 +70,8 @@ export const WORKLOADS: readonly Workload[] = [
 export const DEFAULT_WORKLOADS = "W1,W1-w16,W1-w16-b8,W3,W3-w16,W4,W5";
 
 /**
- * Finds workloads by their ids.
+ * Finds workloads by their ids; `-b` and a number at the end of one is another
+ * batch size.
  *
  * @param ids Separated by commas
  * @throws {RangeError} If an id is unknown or there is none
@@ -78,13 +79,26 @@ export const DEFAULT_WORKLOADS = "W1,W1-w16,W1-w16-b8,W3,W3-w16,W4,W5";
 export function findWorkloads(ids: string): Workload[] {
   return ids.split(",").map((text) => {
     const id = text.trim();
-    const found = WORKLOADS.find((workload) => workload.id === id);
+    const byId = (id: string) => WORKLOADS.find((each) => each.id === id);
+    const [, base = "", size] = /^(.+)-b([1-9]\d{0,4})$/.exec(id) ?? [];
+    const found = byId(id) ?? resized(byId(base), id, Number(size));
     if (!found) {
       throw new RangeError(
         `Cannot measure workload "${id}": choose from ` +
-          WORKLOADS.map((workload) => workload.id).join(", "),
+          WORKLOADS.map((workload) => workload.id).join(", ") +
+          `, or one of them with another batch size, such as W1-b128`,
       );
     }
     return found;
   });
+}
+
+/** A workload with another batch size. */
+function resized(
+  workload: Workload | undefined,
+  id: string,
+  batchSize: number,
+): Workload | undefined {
+  const gflop = workload && workload.gflop * batchSize / workload.batchSize;
+  return workload && { ...workload, id, batchSize, gflop: gflop! };
 }

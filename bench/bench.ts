@@ -55,6 +55,10 @@ export const FLAGS = {
     default: "cpu",
     help: "where we compute; PyTorch uses cuda for webgpu if it can",
   },
+  tf32: {
+    type: "boolean",
+    help: "let PyTorch round to TensorFloat-32 on cuda, as we never do",
+  },
   python: {
     type: "path",
     default: "/usr/bin/python3",
@@ -81,6 +85,8 @@ export interface BenchOptions {
   readonly threads: number;
   readonly against: "torch" | "none";
   readonly device: "cpu" | "webgpu" | "cuda";
+  /** Whether PyTorch may use TensorFloat-32 on cuda. */
+  readonly tf32: boolean;
   readonly python: string;
   /** Seconds to wait for an idle machine before a round. */
   readonly wait: number;
@@ -178,7 +184,7 @@ async function profileOf(
 /** Command lines of a workload's contestants, ours first. */
 function commandLines(
   workload: Workload,
-  { threads, device, python, against }: BenchOptions,
+  { threads, device, tf32, python, against }: BenchOptions,
 ): Record<string, CommandLine> {
   const script = workload.kind === "start" ? "_first_step.ts" : "_worker.ts";
   const ours = ourCommand(script, workload, { threads, device });
@@ -196,6 +202,7 @@ function commandLines(
         batchSize: workload.batchSize,
         imageSize: workload.imageSize,
         threads,
+        tf32,
         device: device === "webgpu" ? "auto" : device,
       }),
     ],

@@ -222,9 +222,8 @@ class Job:
             packed="onednn" in settings and self.kind == "predict",
         )
         torch.backends.cudnn.benchmark = "autotune" in settings
-        # The project's default, too: no TensorFloat-32.
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = job["tf32"]
+        torch.backends.cudnn.allow_tf32 = job["tf32"]
         net = ResNet(job["arch"], job["width"], job["classes"]).to(self.device)
         size = job["imageSize"]
         self.images = self.random(job["batchSize"], 3, size, size)

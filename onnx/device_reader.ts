@@ -9,6 +9,7 @@ import {
   defineOp,
   input,
   type NamedTensors,
+  type Node,
 } from "../core/mod.ts";
 import type { ValueInfo } from "./export.ts";
 import { compile, type Program, type Provider } from "./session.ts";
@@ -17,6 +18,34 @@ const Identity = defineOp({ type: "Identity", shape: ([x]) => x.shape });
 
 /** An output may not have the name of an input. */
 const READ = "read:";
+
+/**
+ * Copies of inputs as nodes: to the memory that the program's outputs are in.
+ *
+ * @param infos Names and shapes of the inputs
+ */
+export function copyNodes(
+  infos: readonly Pick<ValueInfo, "name" | "shape">[],
+): Record<string, Node> {
+  return Object.fromEntries(infos.map(({ name, shape }) => [
+    READ + name,
+    apply(Identity, [input(name, shape)]),
+  ]));
+}
+
+/** Runs a program of `copyNodes()`; results have the names of its inputs. */
+export async function runCopies(
+  program: Program,
+  tensors: NamedTensors,
+): Promise<Record<string, AnyTensor>> {
+  const found = await program.run(tensors);
+  return Object.fromEntries(
+    Object.entries(found).map(([name, value]) => [
+      name.slice(READ.length),
+      value,
+    ]),
+  );
+}
 
 /**
  * Copies tensors from a device's memory, again and again. onnxruntime-node
@@ -38,11 +67,7 @@ export class DeviceReader {
     infos: readonly ValueInfo[],
     provider: Provider,
   ): Promise<DeviceReader> {
-    const copies = infos.map(({ name, shape }) => [
-      READ + name,
-      apply(Identity, [input(name, shape)]),
-    ]);
-    const program = await compile(Object.fromEntries(copies), { provider });
+    const program = await compile(copyNodes(infos), { provider });
     return new DeviceReader(program);
   }
 
@@ -52,13 +77,7 @@ export class DeviceReader {
    * @returns New tensors in the host's memory
    */
   async read(tensors: NamedTensors): Promise<Record<string, AnyTensor>> {
-    const found = await this.#program.run(tensors);
-    return Object.fromEntries(
-      Object.entries(found).map(([name, value]) => [
-        name.slice(READ.length),
-        value,
-      ]),
-    );
+    return await runCopies(this.#program, tensors);
   }
 
   /** Frees the program. */

@@ -17,9 +17,14 @@ import {
 import { buildModel, modelParameters, type ModelSpec } from "../models/mod.ts";
 import {
   compile,
+  type CompileOptions,
+  copyNodes,
+  DeviceTensor,
+  hasOwnMemory,
   PackedWeights,
   type Program,
   type Provider,
+  runCopies,
 } from "../onnx/mod.ts";
 
 /** Where and how programs run. */
@@ -33,7 +38,7 @@ export interface RunOptions {
 }
 
 /** Programs kept at most; the one used longest ago goes first. */
-const KEPT_PROGRAMS = 12;
+const KEPT_PROGRAMS = 16;
 
 /** Images per run where nothing else is asked for. */
 export const DEFAULT_BATCH_SIZE = 64;
@@ -105,15 +110,19 @@ export class Network {
    *
    * @param key Names the program; equal keys must mean equal graphs
    * @param build Makes the nodes to compute, by output name
+   * @param onDevice Outputs that stay in the provider's own memory, if it has
+   * such memory
    * @throws {Error} If the provider cannot run the graph
    */
   async program(
     key: string,
     build: () => Readonly<Record<string, Node>>,
+    { onDevice }: Pick<CompileOptions, "onDevice"> = {},
   ): Promise<Program> {
     const known = this.#programs.get(key);
     const program = known ?? compile(build(), {
       ...this.options,
+      onDevice,
       constants: this.parameters,
       packed: this.#packed,
     });
@@ -159,6 +168,44 @@ export class Network {
       parts.push(trimmed(result, batch.count));
     }
     return joined(parts) as { representation: Tensor; logits: Tensor };
+  }
+
+  /**
+   * Copies tensors to the memory of the device, where programs read them again
+   * and again; `releaseDevice()` frees them. Without such memory it gives the
+   * tensors as they are.
+   *
+   * @param tensors By name; those on the device already are copied as well
+   */
+  async hold(tensors: RowTensors): Promise<Record<string, Tensor>> {
+    return hasOwnMemory(this.options.provider ?? "cpu")
+      ? await this.#copied(tensors, true)
+      : { ...tensors };
+  }
+
+  /** Copies tensors to the host's memory, those that are not there already. */
+  async fetch(tensors: RowTensors): Promise<Record<string, Tensor>> {
+    const held = Object.entries(tensors)
+      .filter(([, value]) => value instanceof DeviceTensor);
+    const found = held.length > 0
+      ? await this.#copied(Object.fromEntries(held), false)
+      : {};
+    return { ...tensors, ...found };
+  }
+
+  async #copied(
+    tensors: RowTensors,
+    onDevice: boolean,
+  ): Promise<Record<string, Tensor>> {
+    const infos = Object.entries(tensors)
+      .map(([name, { shape }]) => ({ name, shape }));
+    const nodes = copyNodes(infos);
+    const program = await this.program(
+      `${onDevice ? "hold" : "fetch"} ${JSON.stringify(infos)}`,
+      () => nodes,
+      onDevice ? { onDevice: Object.keys(nodes) } : {},
+    );
+    return await runCopies(program, tensors) as Record<string, Tensor>;
   }
 
   /** Frees all programs. */

@@ -6,16 +6,20 @@
  */
 import {
   grad,
+  greater,
   input,
+  mul,
   type Node,
+  perImage,
   Random,
   rows,
   show,
   type Tensor,
   tensor,
+  where,
 } from "../core/mod.ts";
 import { buildModel, type ModelSpec } from "../models/mod.ts";
-import { type Program, releaseDevice } from "../onnx/mod.ts";
+import { DeviceTensor, type Program, releaseDevice } from "../onnx/mod.ts";
 import { BALLS, type Norm, NORMS } from "./ball.ts";
 import {
   type Batch,
@@ -84,6 +88,12 @@ export interface OptimizeOptions extends PgdSettings {
    * returns true, these images take no more steps.
    */
   readonly onStep?: (step: PgdStep) => unknown;
+  /**
+   * Which iterates but the last one `onStep` receives, by the number of steps
+   * done (default: all). On a device with memory of its own the others need not
+   * be copied, nor waited for.
+   */
+  readonly observe?: (step: number) => boolean;
   /** Stops the loop: the promise rejects with its reason. */
   readonly signal?: AbortSignal;
 }
@@ -281,18 +291,28 @@ export async function iterate(
 ): Promise<Tensor> {
   // Two sets of outputs take turns: one is read while the other is written.
   const outputs = [program.allocateOutputs(), program.allocateOutputs()];
-  let images = feeds.images as Tensor;
+  const start = feeds.images as Tensor;
+  let images = start;
   for (let step = 0; step < steps; step++) {
-    const found = await program.run(
+    const { next, losses } = await program.run(
       { ...feeds, ...feedsOf?.(step), images },
       outputs[step % 2],
-    );
-    if (await onIterate?.(step, images, found.losses as Tensor)) {
-      releaseDevice({ next: found.next });
+    ) as Record<string, Tensor>;
+    let isDone: boolean | void;
+    try {
+      isDone = await onIterate?.(step, images, losses);
+    } catch (error) {
+      releaseDevice({ next, ...(images === start ? {} : { images }) });
+      throw error;
+    } finally {
+      releaseDevice({ losses });
+    }
+    if (isDone) {
+      releaseDevice({ next });
       break;
     }
-    if (step > 0) releaseDevice({ images });
-    images = found.next as Tensor;
+    if (images !== start) releaseDevice({ images });
+    images = next;
   }
   return images;
 }
@@ -441,12 +461,14 @@ async function makePrograms(
         decode: await network.program(
           `decode ${parameterization.name} ${shape}`,
           () => ({ images: parameterization.decode(input("z", shape)) }),
+          { onDevice: ["images"] },
         ),
       }
       : {}),
     step: await network.program(
       `step ${key}`,
       () => pgdStep(network.spec, shape, settings),
+      { onDevice: ["next", "losses"] },
     ),
     ...(random
       ? {
@@ -520,6 +542,12 @@ interface Best {
   readonly losses: Tensor;
 }
 
+/**
+ * Steps after which the device is waited for, at the latest: it would else have
+ * ever more to do, and the process could not be stopped.
+ */
+const STEPS_AHEAD = 16;
+
 /** One run of one batch; keeps what is better than `sofar`. */
 async function optimizeBatch(
   network: Network,
@@ -531,6 +559,7 @@ async function optimizeBatch(
   sofar: Best | undefined,
 ): Promise<Best> {
   const { direction = "minimize", keep = "last", steps, signal } = options;
+  const { onStep, observe = () => true } = options;
   const sense = direction === "minimize" ? -1 : 1;
   let best = sofar;
   const consider = (images: Tensor, losses: Tensor) => {
@@ -540,54 +569,144 @@ async function optimizeBatch(
       keepBetter(best, images, losses, sense);
     }
   };
-  const { decode } = programs;
-  const decoded = async (z: Tensor) =>
-    decode ? (await decode.run({ z })).images as Tensor : z;
-  const { transform, transformRandom = new Random(0) } = options;
-  let reached = steps;
-  const report = (step: number, images: Tensor, losses: Tensor) => {
-    const isDone = options.onStep?.({
+  /** Calls `onStep`, with tensors on the host. */
+  const report = (step: number, images: Tensor, losses: Tensor) =>
+    onStep?.({
       step,
       restart,
       start: batch.start,
       images: rows(images, 0, batch.count),
       losses: rows(losses, 0, batch.count),
     }) === true;
-    if (keep === "best" || step === steps) consider(images, losses);
+  const { decode } = programs;
+  const decoded = async (z: Tensor) =>
+    decode ? (await decode.run({ z })).images as Tensor : z;
+  const { transform, transformRandom = new Random(0) } = options;
+  // On a device, tensors stay there from step to step.
+  const held = await network.hold({
+    ...feeds,
+    epsilon: scalar(options.epsilon),
+    stepSize: scalar(sense * options.stepSize),
+  });
+  const inLoop = keep === "best" ? new BestOnDevice(network, sense) : null;
+  let reached = steps;
+  const onIterate = async (step: number, z: Tensor, losses: Tensor) => {
     signal?.throwIfAborted();
-    if (isDone) reached = step;
-    return isDone;
+    const isShown = onStep !== undefined && observe(step);
+    if (!isShown && keep !== "best") {
+      if (step % STEPS_AHEAD === STEPS_AHEAD - 1) {
+        await network.fetch({ losses });
+      }
+      return false;
+    }
+    const images = await decoded(z);
+    try {
+      if (inLoop && images instanceof DeviceTensor) {
+        await inLoop.consider(images, losses);
+      }
+      if (!isShown && images instanceof DeviceTensor) return false;
+      const found = await network.fetch({ images, losses });
+      const isDone = isShown && report(step, found.images, found.losses);
+      if (keep === "best" && !(images instanceof DeviceTensor)) {
+        consider(images, losses);
+      }
+      if (isDone) reached = step;
+      return isDone;
+    } finally {
+      if (images !== z) releaseDevice({ images });
+    }
   };
-  const isWatched = options.onStep !== undefined || keep === "best";
-  const last = await iterate(
-    programs.step,
-    {
-      ...feeds,
-      epsilon: scalar(options.epsilon),
-      stepSize: scalar(sense * options.stepSize),
-    },
-    steps,
-    decode
-      ? async (step, z, losses) =>
-        isWatched && report(step, await decoded(z), losses)
-      : report,
-    transform && ((step) => ({
-      changes: transform.draw(
-        feeds.images.shape[0],
-        transformRandom.stream("transform", restart, batch.start, step),
-      ),
-    })),
-  );
-  const { objective } = options;
-  const images = await decoded(last);
-  const losses = await lossesOf(network, objective, { ...feeds, images });
-  if (reached === steps) report(steps, images, losses);
-  else consider(images, losses);
-  return best!;
+  try {
+    const last = await iterate(
+      programs.step,
+      held,
+      steps,
+      onIterate,
+      transform && ((step) => ({
+        changes: transform.draw(
+          feeds.images.shape[0],
+          transformRandom.stream("transform", restart, batch.start, step),
+        ),
+      })),
+    );
+    const shown = await decoded(last);
+    const { images } = await network.fetch({ images: shown });
+    if (shown !== last) releaseDevice({ shown });
+    if (last !== held.images) releaseDevice({ last });
+    const { objective } = options;
+    const losses = await lossesOf(network, objective, { ...feeds, images });
+    if (reached === steps) report(steps, images, losses);
+    const found = await inLoop?.result();
+    if (found) consider(found.images, found.losses);
+    consider(images, losses);
+    signal?.throwIfAborted();
+    return best!;
+  } finally {
+    releaseDevice(held);
+    inLoop?.release();
+  }
 }
 
 function copy({ data, shape }: Tensor): Tensor {
   return tensor(data.slice(), shape);
+}
+
+/**
+ * Images that beat others, as nodes: NaN never does. Inputs `images`, `losses`,
+ * `bestImages`, `bestLosses`, and `sense`, 1 if a greater loss is better and -1
+ * if a smaller one is. Outputs `nextImages` and `nextLosses`.
+ */
+export function better(shape: readonly number[]): Record<string, Node> {
+  const [n] = shape;
+  const [images, best] = [input("images", shape), input("bestImages", shape)];
+  const [losses, bestLosses] = [input("losses", [n]), input("bestLosses", [n])];
+  const sense = input("sense", []);
+  const isBetter = greater(mul(losses, sense), mul(bestLosses, sense));
+  return {
+    nextImages: where(perImage(isBetter, images), images, best),
+    nextLosses: where(isBetter, losses, bestLosses),
+  };
+}
+
+/** Keeps the best of iterates that lie in a device's memory, there. */
+class BestOnDevice {
+  readonly #network: Network;
+  readonly #sense: Tensor;
+  #best: Record<string, Tensor> | undefined;
+
+  constructor(network: Network, sense: 1 | -1) {
+    this.#network = network;
+    this.#sense = scalar(sense);
+  }
+
+  async consider(images: Tensor, losses: Tensor): Promise<void> {
+    const known = this.#best;
+    if (!known) {
+      this.#best = await this.#network.hold({ images, losses });
+      return;
+    }
+    const program = await this.#network.program(
+      `better ${images.shape}`,
+      () => better(images.shape),
+      { onDevice: ["nextImages", "nextLosses"] },
+    );
+    const { nextImages, nextLosses } = await program.run({
+      ...{ images, losses, sense: this.#sense },
+      ...{ bestImages: known.images, bestLosses: known.losses },
+    }) as Record<string, Tensor>;
+    releaseDevice(known);
+    this.#best = { images: nextImages, losses: nextLosses };
+  }
+
+  /** A copy on the host; undefined if nothing was considered. */
+  async result(): Promise<Best | undefined> {
+    return this.#best &&
+      await this.#network.fetch(this.#best) as unknown as Best;
+  }
+
+  release(): void {
+    if (this.#best) releaseDevice(this.#best);
+  }
 }
 
 /** Replaces the images whose loss improves strictly; NaN never does. */

@@ -450,6 +450,7 @@ export class Experiment {
     const kept = trajectorySteps(steps, trajectory);
     const tiles: { i: number; step: number; image: Tensor }[] = [];
     return {
+      observe: (step) => kept.has(step) || followed.observe(step),
       onStep: (state) => {
         followed.onStep(state);
         if (!kept.has(state.step)) return;

@@ -54,10 +54,15 @@ export interface PreviewOptions {
   readonly note: (text: string) => void;
 }
 
+/** Milliseconds between two steps that are shown, if steps are shorter. */
+const SHOWN_EVERY = 100;
+
 /** One optimisation of a row's images. */
 export interface Followed {
   /** For `optimizeInput()`. */
   readonly onStep: (step: PgdStep) => void;
+  /** For `optimizeInput()`: which steps there is something to show of. */
+  readonly observe: (step: number) => boolean;
   /** Ends it; what came out may differ from the last iterate. */
   done(images: Tensor): void;
 }
@@ -129,8 +134,11 @@ export class Preview {
     };
     // Begun with the first step: time left is told from those that took time.
     let bar: ProgressTask | undefined;
+    let due = -Infinity;
     return {
+      observe: () => performance.now() >= Math.min(due, this.#due),
       onStep: ({ step, start, images }) => {
+        due = performance.now() + SHOWN_EVERY;
         bar ??= progress.start(`${task} (${label})`, total);
         bar.update(steps * Math.floor(start / batchSize) + step);
         show(images, start);

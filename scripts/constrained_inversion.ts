@@ -128,7 +128,7 @@ export async function main(
     const points: { distance: number[]; claims: Claims }[] = [];
     for (const radius of radii) {
       const task = `invert within ${radius.toFixed(2)}`;
-      const { onStep, done } = experiment.follow(role, task, n, {
+      const { onStep, observe, done } = experiment.follow(role, task, n, {
         steps: flags.steps,
       });
       const inversion = await invert(model, targets.images, images, {
@@ -139,6 +139,7 @@ export async function main(
           Math.min(2.5 * radius / flags.steps, experiment.stepSize(flags)),
         signal: context.signal,
         onStep,
+        observe,
       });
       images = inversion.images;
       await done(images);

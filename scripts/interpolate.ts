@@ -91,6 +91,7 @@ export interface InterpolateOptions extends
     | "keep"
     | "signal"
     | "onStep"
+    | "observe"
   > {
   /** Images along the way, both ends included. */
   readonly frames: number;
@@ -245,7 +246,7 @@ export async function main(
     pixels: experiment.metrics(await ways(pixels)),
   };
   for (const { role, model } of experiment.models) {
-    const { onStep, done } = experiment.follow(
+    const { onStep, observe, done } = experiment.follow(
       role,
       "interpolate",
       pairs * frames,
@@ -256,6 +257,7 @@ export async function main(
       stepSize: experiment.stepSize(flags),
       signal,
       onStep,
+      observe,
     });
     await done(images);
     made.push({ role, images });

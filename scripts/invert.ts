@@ -85,6 +85,7 @@ export type InvertOptions = Pick<
   | "keep"
   | "signal"
   | "onStep"
+  | "observe"
 >;
 
 /** Inverted images and how well they match. */
@@ -204,7 +205,7 @@ export async function main(
   const metrics: Record<string, JsonObject> = {};
   for (const { role, model } of experiment.models) {
     const [n] = starts.shape;
-    const { onStep, done } = experiment.follow(role, "invert", n, {
+    const { onStep, observe, done } = experiment.follow(role, "invert", n, {
       ...flags,
       names: targets.names,
     });
@@ -213,6 +214,7 @@ export async function main(
       stepSize: experiment.stepSize(flags),
       signal,
       onStep,
+      observe,
     });
     await done(images);
     figure.push({ label: role, images });

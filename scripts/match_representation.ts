@@ -85,7 +85,7 @@ export async function main(
   const metrics: Record<string, JsonObject> = {};
   for (const { role, model } of experiment.models) {
     const [n] = sources.images.shape;
-    const { onStep, done } = experiment.follow(role, "match", n, {
+    const { onStep, observe, done } = experiment.follow(role, "match", n, {
       ...flags,
       names: columns,
     });
@@ -98,6 +98,7 @@ export async function main(
         stepSize: experiment.stepSize(flags),
         signal: context.signal,
         onStep,
+        observe,
       },
     );
     await done(images);

@@ -106,12 +106,18 @@ export async function main(
   const metrics: Record<string, JsonObject> = {};
   for (const { role, model } of experiment.models) {
     const coordinates = await experiment.coordinates(model, flags);
-    const { onStep, done } = experiment.follow(role, "maximise", count, flags);
+    const { onStep, observe, done } = experiment.follow(
+      role,
+      "maximise",
+      count,
+      flags,
+    );
     const { images, activations } = await visualize(model, grey, coordinates, {
       ...flags,
       stepSize: flags.stepSize ?? experiment.stepSize({}) / 2,
       signal: context.signal,
       onStep,
+      observe,
     }, experiment.random.bind(experiment));
     await done(images);
     const list = unstack(images);

@@ -96,6 +96,7 @@ export interface VisualizeOptions extends
     | "keep"
     | "signal"
     | "onStep"
+    | "observe"
   > {
   /** Use the regularised baseline: the starts then give the number alone. */
   readonly regularized?: boolean;
@@ -222,7 +223,12 @@ export async function main(
     const coordinates = await experiment.coordinates(model, flags);
     const k = coordinates.length;
     const n = k * starts.length;
-    const { onStep, done } = experiment.follow(role, "visualise", n, flags);
+    const { onStep, observe, done } = experiment.follow(
+      role,
+      "visualise",
+      n,
+      flags,
+    );
     const all = starts.flatMap(({ image }) => Array(k).fill(unstack(image)[0]));
     const { images, activations } = await visualize(
       model,
@@ -235,6 +241,7 @@ export async function main(
           : experiment.stepSize(flags),
         signal: context.signal,
         onStep,
+        observe,
       },
       experiment.random.bind(experiment),
     );

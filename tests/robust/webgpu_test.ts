@@ -18,6 +18,7 @@ import {
   mul,
   type Node,
   Random,
+  type Tensor,
   tensor,
 } from "../../core/mod.ts";
 import {
@@ -41,7 +42,13 @@ import {
   matchRepresentation,
   type Objective,
 } from "../../robust/objectives.ts";
-import { pgdStep, randomStart } from "../../robust/pgd.ts";
+import {
+  optimizeInput,
+  type OptimizeOptions,
+  pgdStep,
+  randomStart,
+} from "../../robust/pgd.ts";
+import { Network } from "../../robust/network.ts";
 import { fourierBasis, randomAffine } from "../../robust/regularized.ts";
 import { trainingStep } from "../../robust/training_graphs.ts";
 import { DeviceTrainer } from "../../robust/device_trainer.ts";
@@ -130,6 +137,78 @@ for (const norm of ["l2", "linf"] as const) {
         epsilon: tensor([norm === "l2" ? 0.2 : 0.03], []),
         stepSize: tensor([norm === "l2" ? 0.3 : 0.05], []),
       }, constants);
+    },
+  });
+}
+
+/** What `optimizeInput()` does on a provider, and what it shows. */
+async function optimized(
+  provider: "cpu" | "webgpu",
+  options: Partial<OptimizeOptions>,
+) {
+  const network = new Network(SPEC, constants, { provider });
+  const random = new Random(3);
+  const shape = options.parameterization?.shape(3) ?? [3, 3, 8, 8];
+  const start = random.uniformTensor(shape);
+  const shown: [string, Tensor, Tensor][] = [];
+  const result = await optimizeInput(network, start, {
+    objective: crossEntropyObjective([0, 2, 1], SPEC.classes),
+    direction: "maximize",
+    epsilon: 0.4,
+    stepSize: 0.1,
+    steps: 4,
+    batchSize: 2,
+    ...options,
+    onStep: (state) => {
+      const { step, restart, start } = state;
+      const [images, losses] = [state.images, state.losses].map(
+        ({ data, shape }) => tensor(data.slice(), shape),
+      );
+      shown.push([`${step} ${restart} ${start}`, images, losses]);
+      return options.onStep?.(state);
+    },
+  });
+  await network.release();
+  return { ...result, shown };
+}
+
+for (
+  const [name, options] of Object.entries<Partial<OptimizeOptions>>({
+    "by default": {},
+    "that keeps the best of restarts, observed at times": {
+      keep: "best",
+      restarts: 2,
+      randomStart: new Random(5),
+      observe: (step) => step === 2,
+    },
+    "that is stopped": { onStep: ({ step }) => step === 2 },
+    "around centres, in linf": {
+      norm: "linf",
+      center: random.uniformTensor([3, 3, 8, 8]),
+    },
+    "of frequencies that keeps the best": {
+      keep: "best",
+      parameterization: fourierBasis(8, 8),
+      observe: () => false,
+    },
+  })
+) {
+  Deno.test({
+    name: `optimizeInput() ${name} gives the same on webgpu`,
+    ignore,
+    async fn() {
+      const expected = await optimized("cpu", options);
+      const found = await optimized("webgpu", options);
+      const steps = found.shown.map(([step]) => step);
+      assertEquals(steps, expected.shown.map(([step]) => step));
+      for (const [i, [step, images, losses]] of expected.shown.entries()) {
+        const tolerance = 1e-4;
+        const name = `step ${step}`;
+        assertAllClose(found.shown[i][1], images, { tolerance, name });
+        assertAllClose(found.shown[i][2], losses, { tolerance, name });
+      }
+      assertAllClose(found.images, expected.images, { tolerance: 1e-4 });
+      assertAllClose(found.losses, expected.losses, { tolerance: 1e-4 });
     },
   });
 }
