@@ -29,6 +29,7 @@ import {
 } from "./export.ts";
 import { DeviceTensor, hasOwnMemory } from "./device.ts";
 import { allocateTensors, freeTensor } from "./memory.ts";
+import { useTiledKernels } from "./tiled.ts";
 
 /** Execution providers of ONNX Runtime that programs run on. */
 export type Provider = "cpu" | "webgpu" | "cuda";
@@ -300,7 +301,7 @@ export async function compile(
 ): Promise<Program> {
   const { constants = {}, provider = "cpu" } = options;
   const block = await blockFor(provider);
-  if (!block) return await load(outputs, options);
+  if (!block) return await load(tailored(outputs, provider), options);
   const { prepared, rest, views } = stagesOf(
     outputs,
     block,
@@ -421,6 +422,18 @@ async function load(
   );
 }
 
+/** A graph as a provider computes it best; that of the CPU: see `lower()`. */
+function tailored(
+  outputs: Readonly<Record<string, Node>>,
+  provider: Provider,
+): Readonly<Record<string, Node>> {
+  if (provider !== "webgpu") return outputs;
+  const nodes = useTiledKernels(Object.values(outputs));
+  return Object.fromEntries(
+    Object.keys(outputs).map((name, i) => [name, nodes[i]]),
+  );
+}
+
 /** A graph in two parts. */
 interface GraphStages {
   /** What depends on some parameters alone, by name. */
@@ -516,8 +529,10 @@ export async function compileStages(
   outputs: Readonly<Record<string, Node>>,
   options: CompileOptions = {},
 ): Promise<Stages> {
-  const block = await blockFor(options.provider ?? "cpu");
-  const { prepared, rest, views } = stagesOf(outputs, block);
+  const { provider = "cpu" } = options;
+  const block = await blockFor(provider);
+  const graph = tailored(outputs, provider);
+  const { prepared, rest, views } = stagesOf(graph, block);
   const programs: Program[] = [];
   for (const nodes of parts(prepared)) {
     const onDevice = options.onDevice ? Object.keys(nodes) : undefined;

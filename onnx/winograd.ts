@@ -67,22 +67,34 @@ const SPREAD = [
 ];
 
 /** From a row of a kernel to the points. */
-const KERNEL = matrix([
+const KERNEL_ROWS = [
   [1 / 4, 0, 0],
   [-1 / 6, -1 / 6, -1 / 6],
   [-1 / 6, 1 / 6, -1 / 6],
   [1 / 24, 1 / 12, 1 / 6],
   [1 / 24, -1 / 12, 1 / 6],
   [0, 0, 1],
-]);
+];
+const KERNEL = matrix(KERNEL_ROWS);
 
 /** From the points to a tile. */
-const GATHER = matrix([
+const GATHER_ROWS = [
   [1, 1, 1, 1, 1, 0],
   [0, 1, -1, 2, -2, 0],
   [0, 1, 1, 4, 4, 0],
   [0, 1, -1, 8, -8, 1],
-]);
+];
+const GATHER = matrix(GATHER_ROWS);
+
+/**
+ * F(4, 3): from a tile's pixels to the points, the first one pixel before the
+ * tile; from a kernel; and from the points to the tile.
+ */
+export const POINT_MATRICES = {
+  spread: SPREAD,
+  kernel: KERNEL_ROWS,
+  gather: GATHER_ROWS,
+};
 
 /** From a constant to the points: what is added at 1 reaches the whole tile. */
 const BIAS = matrix([[0], [1], [0], [0], [0], [0]]);

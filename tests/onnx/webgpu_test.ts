@@ -13,6 +13,8 @@ import { assert, assertRejects } from "@std/assert";
 import { apply, defineOp, input, tensor } from "../../core/mod.ts";
 import { compile } from "../../onnx/mod.ts";
 import { assertAllClose, evaluate } from "../_assert.ts";
+import { assertPlain } from "../_plain.ts";
+import { TILED_CASES, tiledCase } from "./_tiled.ts";
 import { OP_CASES, valueAndGradient } from "../core/_ops.ts";
 
 /** Rows that the WebGPU provider cannot run, with the reason. */
@@ -56,6 +58,21 @@ for (const opCase of OP_CASES) {
           name: `${op} ${name}`,
         });
       }
+    },
+  });
+}
+
+for (const each of TILED_CASES) {
+  const { name, outputs, feeds } = tiledCase(each);
+  Deno.test({
+    name: `a convolution of ${name}, is the same on webgpu`,
+    ignore,
+    async fn() {
+      const found = await evaluate(outputs, feeds, {
+        provider: "webgpu",
+        noFallback: true,
+      });
+      await assertPlain(found, outputs, feeds, 1e-5);
     },
   });
 }

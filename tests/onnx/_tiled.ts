@@ -1,0 +1,117 @@
+/**
+ * Convolutions that the WebGPU provider is given in other formulations.
+ *
+ * @module
+ */
+import {
+  conv2d,
+  grad,
+  input,
+  mul,
+  type Node,
+  Random,
+  sum,
+  type Tensor,
+} from "../../core/mod.ts";
+
+/** A convolution and how it is to be computed. */
+export interface TiledCase {
+  readonly images: number;
+  readonly channels: readonly [number, number];
+  readonly size: readonly [number, number];
+  readonly kernel?: number;
+  readonly stride?: number;
+  /** Whether the convolution is left, and how its weights' gradient is made. */
+  readonly expected: {
+    readonly convolution: "Conv" | "Winograd" | "columns";
+    readonly weights: "at once" | "per image";
+  };
+}
+
+/** Shapes of every choice. */
+export const TILED_CASES: readonly TiledCase[] = [
+  {
+    images: 8,
+    channels: [512, 512],
+    size: [4, 4],
+    expected: { convolution: "Winograd", weights: "at once" },
+  },
+  {
+    images: 8,
+    channels: [256, 256],
+    size: [8, 8],
+    expected: { convolution: "Winograd", weights: "at once" },
+  },
+  {
+    images: 2,
+    channels: [512, 512],
+    size: [7, 6],
+    expected: { convolution: "Winograd", weights: "at once" },
+  },
+  {
+    images: 32,
+    channels: [256, 512],
+    size: [8, 8],
+    stride: 2,
+    expected: { convolution: "columns", weights: "at once" },
+  },
+  {
+    images: 32,
+    channels: [128, 128],
+    size: [16, 15],
+    expected: { convolution: "Winograd", weights: "per image" },
+  },
+  {
+    images: 8,
+    channels: [64, 64],
+    size: [32, 32],
+    expected: { convolution: "Conv", weights: "per image" },
+  },
+  {
+    images: 4,
+    channels: [3, 16],
+    size: [33, 31],
+    kernel: 7,
+    stride: 2,
+    expected: { convolution: "Conv", weights: "per image" },
+  },
+  {
+    images: 4,
+    channels: [64, 128],
+    size: [15, 16],
+    kernel: 1,
+    stride: 2,
+    expected: { convolution: "Conv", weights: "per image" },
+  },
+  {
+    images: 64,
+    channels: [16, 8],
+    size: [9, 7],
+    kernel: 1,
+    expected: { convolution: "Conv", weights: "per image" },
+  },
+];
+
+/** Name, nodes and values of a case. */
+export function tiledCase(
+  { images: n, channels: [c, k], size, kernel = 3, stride = 1 }: TiledCase,
+): {
+  readonly name: string;
+  readonly outputs: Readonly<Record<"y" | "gx" | "gw", Node>>;
+  readonly feeds: Readonly<Record<string, Tensor>>;
+} {
+  const x = input("x", [n, c, ...size]);
+  const w = input("w", [k, c, kernel, kernel]);
+  const bias = input("bias", [k]);
+  const padding = kernel >> 1;
+  const y = conv2d(x, w, { stride, padding, bias });
+  const g = input("g", y.shape);
+  const [gx, gw] = grad(sum(mul(y, g)), [x, w]);
+  const random = new Random(1);
+  const feeds = Object.fromEntries(
+    [x, w, bias, g].map(({ name, shape }) => [name, random.normal(shape)]),
+  );
+  const name = `${n} x ${c} x ${size.join(" x ")} to ${k} channels, ` +
+    `kernel ${kernel}, stride ${stride}`;
+  return { name, outputs: { y, gx, gw }, feeds };
+}
