@@ -69,8 +69,11 @@ export class Watch {
   }
 }
 
-/** Others' share of a core above which a measurement is disturbed. */
-export const DISTURBED = 0.1;
+/**
+ * Others' share of a core above which a measurement is disturbed: a twentieth of
+ * the machine.
+ */
+export const DISTURBED = 0.05 * navigator.hardwareConcurrency;
 
 /**
  * Waits until no other process computes.

@@ -165,7 +165,7 @@ export async function train(
 ): Promise<Prepared> {
   const { splits } = await openDataset("shapes", {
     splits: ["train"],
-    limit: 200 * workload.batchSize,
+    limit: Math.max(6400, 8 * workload.batchSize),
   });
   const controller = new AbortController();
   let step = Promise.withResolvers<number>();
