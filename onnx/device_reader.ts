@@ -16,6 +16,11 @@ import { compile, type Program, type Provider } from "./session.ts";
 
 const Identity = defineOp({ type: "Identity", shape: ([x]) => x.shape });
 
+/** A copy of a node, in the memory that the program's outputs are in. */
+export function copied(x: Node): Node {
+  return apply(Identity, [x]);
+}
+
 /** An output may not have the name of an input. */
 const READ = "read:";
 
@@ -29,7 +34,7 @@ export function copyNodes(
 ): Record<string, Node> {
   return Object.fromEntries(infos.map(({ name, shape }) => [
     READ + name,
-    apply(Identity, [input(name, shape)]),
+    copied(input(name, shape)),
   ]));
 }
 

@@ -11,7 +11,7 @@ export {
   exportDynamicModel,
 } from "./dynamic.ts";
 export { DeviceTensor, hasOwnMemory, releaseDevice } from "./device.ts";
-export { copyNodes, DeviceReader, runCopies } from "./device_reader.ts";
+export { copied, copyNodes, DeviceReader, runCopies } from "./device_reader.ts";
 export {
   type ExportedModel,
   exportModel,

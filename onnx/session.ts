@@ -534,7 +534,9 @@ export async function compileStages(
   const graph = tailored(outputs, provider);
   const { prepared, rest, views } = stagesOf(graph, block);
   const programs: Program[] = [];
-  for (const nodes of parts(prepared)) {
+  // In a device's memory, nothing is copied that would be better made in parts.
+  const groups = hasOwnMemory(provider) ? [prepared] : parts(prepared);
+  for (const nodes of groups) {
     const onDevice = options.onDevice ? Object.keys(nodes) : undefined;
     programs.push(await load(nodes, { ...options, onDevice }, { views }));
   }

@@ -5,7 +5,9 @@
  */
 import {
   type AnyTensor,
+  input,
   type NamedTensors,
+  type Node,
   type Random,
   sizeOf,
   type Tensor,
@@ -16,6 +18,8 @@ import {
   compile,
   type CompileOptions,
   compileStages,
+  copied,
+  hasOwnMemory,
   type Program,
   releaseDevice,
   type Stages,
@@ -42,20 +46,50 @@ export interface AttackFeeds {
   readonly attackSteps?: number;
 }
 
+/** Names of what an attack begins with: random starts, and copies. */
+const START = "start";
+const HELD = "held:";
+
+/**
+ * What an attack begins with, as nodes: random starts, and if the device has
+ * memory of its own copies there of what all of its steps read.
+ */
+function beginning(
+  { randomStart: isRandom, norm }: TrainingAttack,
+  shape: readonly number[],
+  { labels, isHeld }: {
+    readonly labels: readonly number[];
+    readonly isHeld: boolean;
+  },
+): Record<string, Node> {
+  const shapes = { center: shape, labels, epsilon: [], stepSize: [] };
+  const inputs = Object.entries(shapes).map(([name, shape]) =>
+    [name, input(name, shape)] as const
+  );
+  const copies = inputs.map(([name, node]) => [HELD + name, copied(node)]);
+  return {
+    ...(isRandom
+      ? { [START]: randomStart(shape, norm, Object.fromEntries(inputs)) }
+      : {}),
+    ...(isHeld ? Object.fromEntries(copies) : {}),
+  };
+}
+
 /** Programs that perturb batches against parameters that change. */
 export class BatchAttack {
   readonly #settings: TrainingAttack;
   readonly #stages: Stages;
-  readonly #start: Program | null;
+  /** Made from `beginning()`; null if there is nothing to begin with. */
+  readonly #begin: Program | null;
 
   private constructor(
     settings: TrainingAttack,
     stages: Stages,
-    start: Program | null,
+    begin: Program | null,
   ) {
     this.#settings = settings;
     this.#stages = stages;
-    this.#start = start;
+    this.#begin = begin;
   }
 
   /** @param shape Shape of the images, `[n, 3, h, w]` */
@@ -77,10 +111,16 @@ export class BatchAttack {
       ...options,
       onDevice: ["next"],
     });
-    const start = attack.randomStart
-      ? await compile({ images: randomStart(shape, attack.norm) }, options)
+    const { provider = "cpu" } = options;
+    const nodes = beginning(attack, shape, {
+      labels: [shape[0], spec.classes],
+      isHeld: hasOwnMemory(provider),
+    });
+    const outputs = Object.keys(nodes);
+    const begin = outputs.length > 0
+      ? await compile(nodes, { ...options, onDevice: outputs })
       : null;
-    return new BatchAttack(attack, stages, start);
+    return new BatchAttack(attack, stages, begin);
   }
 
   /** What `prepare()` writes. */
@@ -111,21 +151,28 @@ export class BatchAttack {
   ): Promise<Tensor> {
     const { stepSize, steps } = this.#settings;
     const { attackSteps = steps } = fewer;
-    const epsilon = scalar(this.#settings.epsilon * warmup);
-    let start = images;
-    if (this.#start) {
-      const feeds = { center: images, noise: noise!, epsilon };
-      start = (await this.#start.run(feeds)).images as Tensor;
-    }
     const feeds = {
-      ...prepared,
-      images: start,
       center: images,
       labels,
-      epsilon,
+      epsilon: scalar(this.#settings.epsilon * warmup),
       stepSize: scalar(stepSize * warmup * (steps / attackSteps)),
     };
-    return await iterate(this.#stages.step, feeds, attackSteps);
+    const begun = await this.#begin?.run({ ...feeds, noise: noise! }) ?? {};
+    const held = Object.fromEntries(
+      Object.keys(feeds)
+        .filter((name) => HELD + name in begun)
+        .map((name) => [name, begun[HELD + name]]),
+    );
+    const start = begun[START] ?? held.center ?? images;
+    const found = await iterate(
+      this.#stages.step,
+      { ...prepared, ...feeds, ...held, images: start },
+      attackSteps,
+    );
+    for (const [name, value] of Object.entries(begun)) {
+      if (value !== found) releaseDevice({ [name]: value });
+    }
+    return found;
   }
 
   /**
@@ -165,7 +212,7 @@ export class BatchAttack {
   async release(): Promise<void> {
     await this.#stages.prepare.release();
     await this.#stages.step.release();
-    await this.#start?.release();
+    await this.#begin?.release();
   }
 }
 

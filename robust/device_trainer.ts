@@ -6,7 +6,12 @@
  *
  * @module
  */
-import type { NamedTensors, Tensor } from "../core/mod.ts";
+import {
+  concat,
+  type NamedTensors,
+  reshape,
+  type Tensor,
+} from "../core/mod.ts";
 import { compile, DeviceReader, releaseDevice } from "../onnx/mod.ts";
 import { BatchAttack } from "./batch_attack.ts";
 import type { RunOptions } from "./network.ts";
@@ -50,7 +55,10 @@ export class DeviceTrainer implements StepTaker {
     run: RunOptions,
   ): Promise<DeviceTrainer> {
     const { attack, spec } = settings;
-    const step = trainingStep(settings, shape);
+    const { loss, correct, ...rest } = trainingStep(settings, shape);
+    // Each output that is read costs a wait of its own.
+    const totals = concat([loss, correct].map((x) => reshape(x, [1])), 0);
+    const step = { ...rest, totals };
     const kept = Object.keys(step).filter((name) => name.startsWith(NEXT));
     const update = await compile(step, { ...run, onDevice: kept });
     const infos = update.outputs

@@ -232,13 +232,19 @@ function changes(n: number): Node {
   return input("changes", [n, 2, 3]);
 }
 
-/** A random start as nodes; inputs `center`, `noise`, `epsilon`. */
-export function randomStart(shape: readonly number[], norm: Norm): Node {
-  return BALLS[norm].randomStart(
-    input("center", shape),
-    input("noise", shape),
-    input("epsilon", []),
-  );
+/**
+ * A random start as nodes; inputs `center`, `noise`, `epsilon`, of which some
+ * may be given.
+ */
+export function randomStart(
+  shape: readonly number[],
+  norm: Norm,
+  {
+    center = input("center", shape),
+    epsilon = input("epsilon", []),
+  }: { readonly center?: Node; readonly epsilon?: Node } = {},
+): Node {
+  return BALLS[norm].randomStart(center, input("noise", shape), epsilon);
 }
 
 /** The nearest allowed images as nodes; inputs `start`, `center`, `epsilon`. */

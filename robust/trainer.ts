@@ -197,7 +197,7 @@ export class Trainer implements StepTaker {
 
 /** What computes the steps of a trainer. */
 export interface StepPrograms {
-  /** Made from `trainingStep()`. */
+  /** Made from `trainingStep()`; may give loss and hits together, as `totals`. */
   readonly update: Program;
   /** Null for standard training. */
   readonly attack: BatchAttack | null;
@@ -230,9 +230,8 @@ export async function takeStep(
   const feeds = { images, labels, learningRate: scalar(learningRate) };
   const found = await update.run({ ...values, ...feeds }, into);
   releaseDevice({ images });
-  const [loss, correct] = [found.loss, found.correct].map((value) =>
-    (value as Tensor).data[0]
-  );
+  const read = found.totals ? [found.totals] : [found.loss, found.correct];
+  const [loss, correct] = read.flatMap(({ data }) => Array.from(data, Number));
   return { found, result: { loss, correct, stop, reduceSeconds: 0 } };
 }
 
