@@ -44,6 +44,10 @@ export interface CompileOptions {
   readonly packed?: PackedWeights;
   /** CPU threads (default: one per core). */
   readonly threads?: number;
+  /**
+   * Which GPU on cuda, of those that `CUDA_VISIBLE_DEVICES` shows (default 0).
+   */
+  readonly deviceId?: number;
   /** Allow TensorFloat-32 on cuda, about 1e-3 off per layer (default false). */
   readonly allowTf32?: boolean;
   /**
@@ -592,9 +596,7 @@ async function createSession(
   if (!("Deno" in globalThis) && threads) env.wasm.numThreads = threads;
   try {
     return await InferenceSession.create(bytes, {
-      executionProviders: [
-        provider === "cpu" && !("Deno" in globalThis) ? "wasm" : provider,
-      ],
+      executionProviders: [executionProvider(provider, options)],
       ...(threads ? { intraOpNumThreads: threads } : {}),
       ...(onDevice.length > 0
         ? {
@@ -630,6 +632,22 @@ async function createSession(
       `Cannot run on ${provider}: ${explain(provider, reason)}`,
       { cause },
     );
+  }
+}
+
+/** A provider as ONNX Runtime is asked for it. */
+function executionProvider(
+  provider: Provider,
+  { deviceId = 0 }: CompileOptions,
+): ort.InferenceSession.ExecutionProviderConfig {
+  switch (provider) {
+    case "cuda":
+      // onnxruntime-node knows this option, which onnxruntime-web's types lack.
+      return { name: "cuda", deviceId } as { readonly name: string };
+    case "cpu":
+      return "Deno" in globalThis ? "cpu" : "wasm";
+    default:
+      return provider;
   }
 }
 

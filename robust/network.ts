@@ -33,6 +33,8 @@ export interface RunOptions {
   readonly provider?: Provider;
   /** CPU threads (default: one per core). */
   readonly threads?: number;
+  /** Which GPU on cuda (default 0). */
+  readonly deviceId?: number;
   /** Writes ONNX Runtime's profiles to files beginning with this. */
   readonly profile?: string;
 }
