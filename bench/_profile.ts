@@ -130,7 +130,7 @@ if (import.meta.main) {
   const steps = STEPS[provider as Provider];
   const folder = await Deno.makeTempDir();
   try {
-    const { step, release } = await prepare(workload, {
+    const { step, release, extraSteps = 0 } = await prepare(workload, {
       provider: provider as Provider,
       threads: Number(threads),
       profile: `${folder}/session`,
@@ -141,7 +141,7 @@ if (import.meta.main) {
     for await (const { name } of Deno.readDir(folder)) {
       profiles.push(JSON.parse(await Deno.readTextFile(`${folder}/${name}`)));
     }
-    console.log(JSON.stringify(sumByOperator(profiles, steps)));
+    console.log(JSON.stringify(sumByOperator(profiles, steps + extraSteps)));
   } finally {
     await Deno.remove(folder, { recursive: true });
   }

@@ -31,6 +31,8 @@ export interface Prepared {
   readonly step: () => Promise<number>;
   /** Frees its programs: those that are profiled write their files. */
   readonly release: () => Promise<void>;
+  /** Steps that it makes besides, to begin with and to end (default 0). */
+  readonly extraSteps?: number;
 }
 
 /** A function as a timed step. */
@@ -194,6 +196,7 @@ export async function train(
   }).catch((reason) => step.reject(reason));
   await first;
   return {
+    extraSteps: 2,
     step: async () => {
       await held.promise;
       return await next();

@@ -305,11 +305,14 @@ export async function compile(
 ): Promise<Program> {
   const { constants = {}, provider = "cpu" } = options;
   const block = await blockFor(provider);
-  if (!block) return await load(tailored(outputs, provider), options);
+  const isConstant = (name: string) => Object.hasOwn(constants, name);
+  if (!block) {
+    return await load(tailored(outputs, provider, isConstant), options);
+  }
   const { prepared, rest, views } = stagesOf(
     outputs,
     block,
-    (name) => Object.hasOwn(constants, name),
+    isConstant,
   );
   const asViewed = (name: string, value: AnyTensor) => ({
     ...value,
@@ -430,9 +433,10 @@ async function load(
 function tailored(
   outputs: Readonly<Record<string, Node>>,
   provider: Provider,
+  isPrepared?: (name: string) => boolean,
 ): Readonly<Record<string, Node>> {
   if (provider !== "webgpu") return outputs;
-  const nodes = useTiledKernels(Object.values(outputs));
+  const nodes = useTiledKernels(Object.values(outputs), isPrepared);
   return Object.fromEntries(
     Object.keys(outputs).map((name, i) => [name, nodes[i]]),
   );
@@ -539,7 +543,8 @@ export async function compileStages(
   const { prepared, rest, views } = stagesOf(graph, block);
   const programs: Program[] = [];
   // In a device's memory, nothing is copied that would be better made in parts.
-  const groups = hasOwnMemory(provider) ? [prepared] : parts(prepared);
+  const isOne = hasOwnMemory(provider) && Object.keys(prepared).length > 0;
+  const groups = isOne ? [prepared] : parts(prepared);
   for (const nodes of groups) {
     const onDevice = options.onDevice ? Object.keys(nodes) : undefined;
     programs.push(await load(nodes, { ...options, onDevice }, { views }));

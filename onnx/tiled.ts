@@ -28,6 +28,7 @@ import {
   sizeOf,
   sum,
   tensor,
+  topologicalOrder,
   transpose,
 } from "../core/mod.ts";
 import { POINT_MATRICES } from "./winograd.ts";
@@ -51,8 +52,11 @@ const COST = {
   gathered: 570,
   /** Writing and adding up 10^6 bytes of partial sums. */
   summed: 115,
-  /** Bytes of an array that devices can bind, all but the smallest. */
-  mostBytes: 2 ** 28,
+  /**
+   * 10^6 bytes of an array that devices can bind, all but the smallest: a
+   * formulation with larger ones than the convolution has is not taken.
+   */
+  most: 2 ** 28 / 1e6,
 } as const;
 
 /** Cost of products of `[rows, inner]` and `[inner, columns]`. */
@@ -75,31 +79,48 @@ function megabytes(elements: number): number {
  * Replaces what ONNX lacks, and what the WebGPU provider is slow at.
  *
  * @param outputs Nodes to compute
+ * @param isPrepared Whether a parameter is known before the graph runs, by its
+ * name: what depends on such alone is not computed in every run (default: all)
  * @returns Equal nodes, in the same order
  */
-export function useTiledKernels(outputs: readonly Node[]): Node[] {
-  return simplify(expandOps(simplify(outputs), tiled));
+export function useTiledKernels(
+  outputs: readonly Node[],
+  isPrepared: (name: string) => boolean = () => true,
+): Node[] {
+  const isKnown = (node: Node) =>
+    topologicalOrder([node]).every(({ kind, name }) =>
+      kind === "parameter" ? isPrepared(name) : kind !== "input"
+    );
+  return simplify(expandOps(simplify(outputs), (node, inputs) => {
+    switch (node.op?.type) {
+      case "Conv":
+        return node.op.domain
+          ? null
+          : convolution(node, inputs, isKnown(inputs[1]));
+      case CONV_WEIGHT_GRADIENT:
+        return weightGradient(inputs, convGeometry(node.attributes));
+      default:
+        return null;
+    }
+  }));
 }
 
-function tiled(node: Node, inputs: readonly Node[]): Node | null {
-  switch (node.op?.type) {
-    case "Conv":
-      return node.op.domain ? null : convolution(node, inputs);
-    case CONV_WEIGHT_GRADIENT:
-      return weightGradient(inputs, convGeometry(node.attributes));
-    default:
-      return null;
-  }
-}
-
-/** A convolution by products of matrices; null where it is better left. */
-function convolution(node: Node, inputs: readonly Node[]): Node | null {
+/**
+ * A convolution by products of matrices; null where it is better left.
+ *
+ * @param isKnown Whether what is made of the weights costs nothing at each run
+ */
+function convolution(
+  node: Node,
+  inputs: readonly Node[],
+  isKnown: boolean,
+): Node | null {
   const [x, w, bias] = inputs;
   const geometry = convGeometry(node.attributes);
   const { kernel, stride, padding } = geometry;
   const [n, c] = x.shape;
   const [, outputs, h, v] = node.shape;
-  // 1 x 1 without a stride: the provider's kernel is a product already.
+  // The provider's kernel for 1 x 1 is a product already, or small.
   if (kernel === 1) return null;
   const inner = c * kernel ** 2;
   const costs: [typeof byColumns | null, number][] = [
@@ -108,7 +129,8 @@ function convolution(node: Node, inputs: readonly Node[]): Node | null {
   ];
   if (kernel === 3 && stride === 1 && padding === 1) {
     for (const { make, cost } of WINOGRAD) {
-      costs.push([make, cost(x.shape, outputs)]);
+      const ofWeights = isKnown ? 0 : weightsCost(c, outputs);
+      costs.push([make, cost(x.shape, outputs) + ofWeights]);
     }
   }
   const [way] = costs.reduce((a, b) => b[1] < a[1] ? b : a);
@@ -121,9 +143,10 @@ function columnsCost(
   inner: number,
   outputs: number,
 ): number {
-  const bytes = megabytes(n * positions * inner);
+  const gathered = megabytes(n * positions * inner);
+  if (gathered > COST.most) return Infinity;
   return productCost(n * positions, inner, outputs) + 2 * COST.dispatch +
-    bytes * COST.gathered;
+    gathered * COST.gathered;
 }
 
 /** Reads what each position's kernel covers, then one product. */
@@ -144,6 +167,11 @@ function byColumns(
   const found = matmul(reshape(columns, [n * h * v, kernel ** 2 * c]), weights);
   const whole = reshape(found, [n, h, v, outputs]);
   return transpose(bias ? add(whole, bias) : whole, [0, 3, 1, 2]);
+}
+
+/** Whether each position reads one pixel, and each pixel is read once. */
+function readsEach({ kernel, stride, padding }: ConvGeometry): boolean {
+  return kernel === 1 && stride === 1 && padding === 0;
 }
 
 /** Height and width of what a convolution gives. */
@@ -203,12 +231,15 @@ function tilesOf(length: number): number {
 
 /** Ways to go over to the points of tiles, and back. */
 interface Transform {
-  /** Points of all tiles of pixels `[h * w, n * c]`: `[.., 36 in all, .., c]`. */
+  /**
+   * Points of all tiles of pixels `[h * w, n * c]`: the last axis is `c`, those
+   * before it are 36 points, tiles and images.
+   */
   readonly spread: (pixels: Node, shape: readonly number[]) => Node;
   /** Weights of the points, `[36, c, outputs]`, beside those. */
   readonly weights: (weights: Node) => Node;
   /** Pixels `[h * w, n * outputs]` of products. */
-  readonly gather: (products: Node, shape: readonly number[]) => Node;
+  readonly collect: (products: Node, shape: readonly number[]) => Node;
   /** What it takes, without the products between. */
   readonly cost: (shape: readonly number[], outputs: number) => number;
 }
@@ -224,10 +255,10 @@ const WHOLE: Transform = {
     ]);
   },
   weights: (weights) => weights,
-  gather: (products, [n, outputs, height, width]) => {
-    const [, gathered] = imageMatrices(height, width);
+  collect: (products, [n, outputs, height, width]) => {
+    const [, collected] = imageMatrices(height, width);
     const points = 36 * tilesOf(height) * tilesOf(width);
-    return matmul(gathered, reshape(products, [points, n * outputs]));
+    return matmul(collected, reshape(products, [points, n * outputs]));
   },
   cost: ([n, c, height, width], outputs) => {
     const [pixels, points] = [
@@ -257,7 +288,7 @@ const SEPARATE: Transform = {
     const [, c, outputs] = weights.shape;
     return reshape(weights, [6, 1, 6, c, outputs]);
   },
-  gather: (products, [n, outputs, height, width]) => {
+  collect: (products, [n, outputs, height, width]) => {
     const [down, across] = [tilesOf(height), tilesOf(width)];
     const columns = matmul(
       rowMatrices(width)[1],
@@ -285,7 +316,7 @@ const SEPARATE: Transform = {
  * know the zeros around the image.
  */
 function winograd(
-  { spread, weights, gather, cost }: Transform,
+  { spread, weights, collect, cost }: Transform,
 ): { make: typeof byColumns; cost: typeof cost } {
   return {
     make: (x, w, bias) => {
@@ -300,7 +331,7 @@ function winograd(
       const atPoints = reshape(matmul(KERNEL, taps), [36, c, outputs]);
       const products = matmul(points, weights(atPoints));
       const whole = reshape(
-        gather(products, [n, outputs, height, width]),
+        collect(products, [n, outputs, height, width]),
         [height, width, n, outputs],
       );
       return transpose(bias ? add(whole, bias) : whole, [2, 3, 0, 1]);
@@ -308,14 +339,20 @@ function winograd(
     cost: (shape, outputs) => {
       const [n, c, height, width] = shape;
       const tiles = tilesOf(height) * tilesOf(width);
-      const largest = 36 * 4 * Math.max(
+      const largest = Math.max(
         c * outputs,
         tiles * n * Math.max(c, outputs),
       );
-      if (largest > COST.mostBytes) return Infinity;
+      if (megabytes(36 * largest) > COST.most) return Infinity;
       return cost(shape, outputs) + productCost(tiles * n, c, outputs, 36);
     },
   };
+}
+
+/** From weights to the points, in each run. */
+function weightsCost(c: number, outputs: number): number {
+  return productCost(36, 9, c * outputs) + 2 * COST.dispatch +
+    megabytes(36 * c * outputs) * COST.summed;
 }
 
 const WINOGRAD = [winograd(WHOLE), winograd(SEPARATE)];
@@ -340,7 +377,7 @@ const KERNEL = matrix(
 );
 
 /** `imageMatrices()` by size: one node each, so that it is stored once. */
-const known = new Map<string, readonly [Node, Node]>();
+const knownImages = new Map<string, readonly [Node, Node]>();
 
 /**
  * From pixels to the points of all tiles, `[36 * tiles, h * w]` by point, then
@@ -351,13 +388,13 @@ function imageMatrices(
   width: number,
 ): readonly [Node, Node] {
   const key = `${height} x ${width}`;
-  const made = known.get(key) ?? [
+  const made = knownImages.get(key) ?? [
     matrix(byPoint(spreadOf(height), spreadOf(width))),
     matrix(transposed(
       byPoint(transposed(gatherOf(height)), transposed(gatherOf(width))),
     )),
   ];
-  known.set(key, made);
+  knownImages.set(key, made);
   return made;
 }
 
@@ -441,17 +478,19 @@ function weightGradient(
   const [, outputs, h, v] = g.shape;
   const positions = h * v;
   const width = c * kernel ** 2;
-  const perImage = productCost(width, positions, outputs, n) +
-    megabytes(n * width * outputs) * COST.summed;
-  const atOnce = productCost(width, n * positions, outputs);
-  return perImage < atOnce
+  const summed = megabytes(n * width * outputs);
+  const costPerImage = summed > COST.most
+    ? Infinity
+    : productCost(width, positions, outputs, n) + summed * COST.summed;
+  const costAtOnce = productCost(width, n * positions, outputs);
+  return costPerImage < costAtOnce
     ? gradientPerImage(x, g, geometry)
     : gradientAtOnce(x, g, geometry);
 }
 
 /** One product for each image, and their sum. */
 function gradientPerImage(x: Node, g: Node, geometry: ConvGeometry): Node {
-  const { kernel, padding, stride } = geometry;
+  const { kernel, padding } = geometry;
   const [n, c] = x.shape;
   const [, outputs, h, v] = g.shape;
   const taps = kernel ** 2;
@@ -461,9 +500,7 @@ function gradientPerImage(x: Node, g: Node, geometry: ConvGeometry): Node {
   // By tap, then by position.
   const indices = transposed(tapIndices([h, v], width, geometry)).flat();
   const flat = reshape(padded, [n, c, height * width]);
-  const columns = kernel === 1 && stride === 1
-    ? flat
-    : gather(flat, int64s(indices), 2);
+  const columns = readsEach(geometry) ? flat : gather(flat, int64s(indices), 2);
   const products = matmul(
     reshape(columns, [n, c * taps, h * v]),
     reshape(transpose(g, [0, 2, 3, 1]), [n, h * v, outputs]),
@@ -478,19 +515,24 @@ function gradientPerImage(x: Node, g: Node, geometry: ConvGeometry): Node {
  */
 function sumOfFirst(x: Node): Node {
   const [n, ...rest] = x.shape;
-  if (n <= 32 || n % 16 !== 0) return sum(x, [0]);
-  const parts = reshape(x, [n / 16, 16, sizeOf(rest)]);
+  const sizes = Array.from({ length: MOST_SUMMED - 1 }, (_, i) => i + 2);
+  const size = sizes.findLast((size) => n % size === 0);
+  if (n <= MOST_SUMMED || !size) return sum(x, [0]);
+  const parts = reshape(x, [n / size, size, sizeOf(rest)]);
   return reshape(sumOfFirst(sum(parts, [1])), rest);
 }
 
+/** Terms of a sum that one thread adds up. */
+const MOST_SUMMED = 32;
+
 /** One product over all positions of all images. */
 function gradientAtOnce(x: Node, g: Node, geometry: ConvGeometry): Node {
-  const { kernel, stride } = geometry;
+  const { kernel } = geometry;
   const [n, c] = x.shape;
   const [, outputs, h, v] = g.shape;
   const taps = kernel ** 2;
   const pixels = transpose(x, [0, 2, 3, 1]);
-  const columns = kernel === 1 && stride === 1
+  const columns = readsEach(geometry)
     ? pixels
     : columnsOf(pixels, geometry, [h, v]);
   const product = gemm(

@@ -164,15 +164,19 @@ export class BatchAttack {
         .map((name) => [name, begun[HELD + name]]),
     );
     const start = begun[START] ?? held.center ?? images;
-    const found = await iterate(
-      this.#stages.step,
-      { ...prepared, ...feeds, ...held, images: start },
-      attackSteps,
-    );
-    for (const [name, value] of Object.entries(begun)) {
-      if (value !== found) releaseDevice({ [name]: value });
+    let found: Tensor | undefined;
+    try {
+      found = await iterate(
+        this.#stages.step,
+        { ...prepared, ...feeds, ...held, images: start },
+        attackSteps,
+      );
+      return found;
+    } finally {
+      for (const [name, value] of Object.entries(begun)) {
+        if (value !== found) releaseDevice({ [name]: value });
+      }
     }
-    return found;
   }
 
   /**

@@ -40,7 +40,7 @@ export interface RunOptions {
 }
 
 /** Programs kept at most; the one used longest ago goes first. */
-const KEPT_PROGRAMS = 16;
+const KEPT_PROGRAMS = 12;
 
 /** Images per run where nothing else is asked for. */
 export const DEFAULT_BATCH_SIZE = 64;
@@ -75,6 +75,8 @@ export class Network {
   /** Where programs run. */
   readonly options: RunOptions;
   readonly #programs = new Map<string, Promise<Program>>();
+  /** Programs that copy: without weights, many, and not to push others out. */
+  readonly #copies = new Map<string, Promise<Program>>();
   /** What its programs share. */
   readonly #packed = new PackedWeights();
 
@@ -121,27 +123,13 @@ export class Network {
     build: () => Readonly<Record<string, Node>>,
     { onDevice }: Pick<CompileOptions, "onDevice"> = {},
   ): Promise<Program> {
-    const known = this.#programs.get(key);
-    const program = known ?? compile(build(), {
-      ...this.options,
-      onDevice,
-      constants: this.parameters,
-      packed: this.#packed,
-    });
-    // Most recently used last.
-    this.#programs.delete(key);
-    this.#programs.set(key, program);
-    if (this.#programs.size > KEPT_PROGRAMS) {
-      const [oldest, unused] = this.#programs.entries().next().value!;
-      this.#programs.delete(oldest);
-      await (await unused).release();
-    }
-    try {
-      return await program;
-    } catch (error) {
-      this.#programs.delete(key);
-      throw error;
-    }
+    return await kept(this.#programs, key, () =>
+      compile(build(), {
+        ...this.options,
+        onDevice,
+        constants: this.parameters,
+        packed: this.#packed,
+      }));
   }
 
   /**
@@ -179,14 +167,18 @@ export class Network {
    *
    * @param tensors By name; those on the device already are copied as well
    */
-  async hold(tensors: RowTensors): Promise<Record<string, Tensor>> {
+  async hold(
+    tensors: Readonly<Record<string, Tensor>>,
+  ): Promise<Record<string, Tensor>> {
     return hasOwnMemory(this.options.provider ?? "cpu")
       ? await this.#copied(tensors, true)
       : { ...tensors };
   }
 
   /** Copies tensors to the host's memory, those that are not there already. */
-  async fetch(tensors: RowTensors): Promise<Record<string, Tensor>> {
+  async fetch(
+    tensors: Readonly<Record<string, Tensor>>,
+  ): Promise<Record<string, Tensor>> {
     const held = Object.entries(tensors)
       .filter(([, value]) => value instanceof DeviceTensor);
     const found = held.length > 0
@@ -201,21 +193,51 @@ export class Network {
   ): Promise<Record<string, Tensor>> {
     const infos = Object.entries(tensors)
       .map(([name, { shape }]) => ({ name, shape }));
-    const nodes = copyNodes(infos);
-    const program = await this.program(
-      `${onDevice ? "hold" : "fetch"} ${JSON.stringify(infos)}`,
-      () => nodes,
-      onDevice ? { onDevice: Object.keys(nodes) } : {},
-    );
+    const key = `${onDevice ? "hold" : "fetch"} ${JSON.stringify(infos)}`;
+    const program = await kept(this.#copies, key, () => {
+      const nodes = copyNodes(infos);
+      return compile(nodes, {
+        ...this.options,
+        onDevice: onDevice ? Object.keys(nodes) : [],
+      });
+    });
     return await runCopies(program, tensors) as Record<string, Tensor>;
   }
 
   /** Frees all programs. */
   async release(): Promise<void> {
-    const programs = [...this.#programs.values()];
-    this.#programs.clear();
-    for (const program of programs) await (await program).release();
+    for (const programs of [this.#programs, this.#copies]) {
+      const all = [...programs.values()];
+      programs.clear();
+      for (const program of all) await (await program).release();
+    }
     this.#packed.release();
+  }
+}
+
+/**
+ * A program of that key, made if there is none; the one used longest ago goes
+ * when there are too many.
+ */
+async function kept(
+  programs: Map<string, Promise<Program>>,
+  key: string,
+  make: () => Promise<Program>,
+): Promise<Program> {
+  const program = programs.get(key) ?? make();
+  // Most recently used last.
+  programs.delete(key);
+  programs.set(key, program);
+  if (programs.size > KEPT_PROGRAMS) {
+    const [oldest, unused] = programs.entries().next().value!;
+    programs.delete(oldest);
+    await (await unused).release();
+  }
+  try {
+    return await program;
+  } catch (error) {
+    programs.delete(key);
+    throw error;
   }
 }
 

@@ -6,20 +6,17 @@
  */
 import {
   grad,
-  greater,
   input,
-  mul,
   type Node,
-  perImage,
   Random,
   rows,
   show,
   type Tensor,
   tensor,
-  where,
 } from "../core/mod.ts";
 import { buildModel, type ModelSpec } from "../models/mod.ts";
-import { DeviceTensor, type Program, releaseDevice } from "../onnx/mod.ts";
+import { hasOwnMemory, type Program, releaseDevice } from "../onnx/mod.ts";
+import { type Best, BestOnDevice } from "./best_on_device.ts";
 import { BALLS, type Norm, NORMS } from "./ball.ts";
 import {
   type Batch,
@@ -83,8 +80,8 @@ export interface OptimizeOptions extends PgdSettings {
   /** Images per run of the program (default 64). */
   readonly batchSize?: number;
   /**
-   * Receives every iterate before its step, and the last one: the step's
-   * number, the first image's index, the images and their losses. If it
+   * Receives every iterate, or those of `observe`, before its step, and the last
+   * one: the step's number, the first image's index, the images and their losses. If it
    * returns true, these images take no more steps.
    */
   readonly onStep?: (step: PgdStep) => unknown;
@@ -299,28 +296,30 @@ export async function iterate(
   const outputs = [program.allocateOutputs(), program.allocateOutputs()];
   const start = feeds.images as Tensor;
   let images = start;
-  for (let step = 0; step < steps; step++) {
-    const { next, losses } = await program.run(
-      { ...feeds, ...feedsOf?.(step), images },
-      outputs[step % 2],
-    ) as Record<string, Tensor>;
-    let isDone: boolean | void;
-    try {
-      isDone = await onIterate?.(step, images, losses);
-    } catch (error) {
-      releaseDevice({ next, ...(images === start ? {} : { images }) });
-      throw error;
-    } finally {
-      releaseDevice({ losses });
+  const forget = (value: Tensor) => {
+    if (value !== start) releaseDevice({ value });
+  };
+  try {
+    for (let step = 0; step < steps; step++) {
+      const { next, losses } = await program.run(
+        { ...feeds, ...feedsOf?.(step), images },
+        outputs[step % 2],
+      ) as Record<string, Tensor>;
+      let isDone: boolean | void = true;
+      try {
+        isDone = await onIterate?.(step, images, losses);
+      } finally {
+        releaseDevice({ losses, ...(isDone ? { next } : {}) });
+      }
+      if (isDone) break;
+      forget(images);
+      images = next;
     }
-    if (isDone) {
-      releaseDevice({ next });
-      break;
-    }
-    if (images !== start) releaseDevice({ images });
-    images = next;
+    return images;
+  } catch (error) {
+    forget(images);
+    throw error;
   }
-  return images;
 }
 
 /** Programs of custom objectives are told apart by their function. */
@@ -439,6 +438,8 @@ interface Programs {
   readonly decode?: Program;
   readonly start?: Program;
   readonly inside?: Program;
+  /** Whether iterates stay in a device's memory. */
+  readonly isHeld: boolean;
 }
 
 async function makePrograms(
@@ -449,6 +450,10 @@ async function makePrograms(
   const { objective, norm = "l2", fakeRelu, randomStart: random } = options;
   const { parameterization, transform } = options;
   const fake = fakeRelu ?? objective.ofRepresentation;
+  // Where someone looks at each iterate, it had better come to the host at once.
+  const isHeld = hasOwnMemory(network.options.provider ?? "cpu") &&
+    !(options.onStep && !options.observe);
+  const kept = (...names: string[]) => isHeld ? { onDevice: names } : {};
   const feeds = Object.fromEntries(
     Object.entries(objective.feeds).map(([name, { shape: full }]) => [
       name,
@@ -460,27 +465,30 @@ async function makePrograms(
     ...{ parameterization, transform },
   };
   const key = `${lossId(objective.loss)} ${norm} ${fake} ${shape} ` +
-    `${parameterization?.name} ${transform?.name} ` + JSON.stringify(feeds);
+    `${parameterization?.name} ${transform?.name} ${isHeld} ` +
+    JSON.stringify(feeds);
   return {
+    isHeld,
     ...(parameterization
       ? {
         decode: await network.program(
-          `decode ${parameterization.name} ${shape}`,
+          `decode ${parameterization.name} ${shape} ${isHeld}`,
           () => ({ images: parameterization.decode(input("z", shape)) }),
-          { onDevice: ["images"] },
+          kept("images"),
         ),
       }
       : {}),
     step: await network.program(
       `step ${key}`,
       () => pgdStep(network.spec, shape, settings),
-      { onDevice: ["next", "losses"] },
+      kept("next", "losses"),
     ),
     ...(random
       ? {
         start: await network.program(
-          `start ${norm} ${shape}`,
+          `start ${norm} ${shape} ${isHeld}`,
           () => ({ images: randomStart(shape, norm) }),
+          kept("images"),
         ),
       }
       : {}),
@@ -489,8 +497,9 @@ async function makePrograms(
     ...(options.center && !random
       ? {
         inside: await network.program(
-          `inside ${norm} ${shape}`,
+          `inside ${norm} ${shape} ${isHeld}`,
           () => ({ images: projected(shape, norm) }),
+          kept("images"),
         ),
       }
       : {}),
@@ -542,12 +551,6 @@ async function lossesOf(
   return (await program.run(values)).losses as Tensor;
 }
 
-/** Best images so far and their losses. */
-interface Best {
-  readonly images: Tensor;
-  readonly losses: Tensor;
-}
-
 /**
  * Steps after which the device is waited for, at the latest: it would else have
  * ever more to do, and the process could not be stopped.
@@ -565,7 +568,7 @@ async function optimizeBatch(
   sofar: Best | undefined,
 ): Promise<Best> {
   const { direction = "minimize", keep = "last", steps, signal } = options;
-  const { onStep, observe = () => true } = options;
+  const { onStep, observe = () => true, objective } = options;
   const sense = direction === "minimize" ? -1 : 1;
   let best = sofar;
   const consider = (images: Tensor, losses: Tensor) => {
@@ -575,47 +578,47 @@ async function optimizeBatch(
       keepBetter(best, images, losses, sense);
     }
   };
+  const { step: program, decode, isHeld } = programs;
+  const decoded = async (z: Tensor) =>
+    decode ? (await decode.run({ z })).images as Tensor : z;
+  const { transform, transformRandom = new Random(0) } = options;
+  const given = {
+    ...feeds,
+    epsilon: scalar(options.epsilon),
+    stepSize: scalar(sense * options.stepSize),
+  };
+  const held: RowTensors = isHeld ? await network.hold(given) : given;
+  releaseDevice({ start: feeds.images });
+  const onDevice = isHeld && keep === "best"
+    ? await BestOnDevice.create(network, sense, sofar)
+    : null;
+  let reached = steps;
   /** Calls `onStep`, with tensors on the host. */
-  const report = (step: number, images: Tensor, losses: Tensor) =>
-    onStep?.({
+  const report = (step: number, images: Tensor, losses: Tensor) => {
+    const isDone = onStep?.({
       step,
       restart,
       start: batch.start,
       images: rows(images, 0, batch.count),
       losses: rows(losses, 0, batch.count),
     }) === true;
-  const { decode } = programs;
-  const decoded = async (z: Tensor) =>
-    decode ? (await decode.run({ z })).images as Tensor : z;
-  const { transform, transformRandom = new Random(0) } = options;
-  // On a device, tensors stay there from step to step.
-  const held = await network.hold({
-    ...feeds,
-    epsilon: scalar(options.epsilon),
-    stepSize: scalar(sense * options.stepSize),
-  });
-  const inLoop = keep === "best" ? new BestOnDevice(network, sense) : null;
-  let reached = steps;
+    signal?.throwIfAborted();
+    return isDone;
+  };
   const onIterate = async (step: number, z: Tensor, losses: Tensor) => {
     signal?.throwIfAborted();
     const isShown = onStep !== undefined && observe(step);
-    if (!isShown && keep !== "best") {
-      if (step % STEPS_AHEAD === STEPS_AHEAD - 1) {
-        await network.fetch({ losses });
-      }
-      return false;
+    if (isHeld && !isShown && step % STEPS_AHEAD === STEPS_AHEAD - 1) {
+      await network.fetch({ losses });
     }
+    if (!isShown && keep !== "best") return false;
     const images = await decoded(z);
     try {
-      if (inLoop && images instanceof DeviceTensor) {
-        await inLoop.consider(images, losses);
-      }
-      if (!isShown && images instanceof DeviceTensor) return false;
+      if (onDevice) await onDevice.consider(images, losses);
+      else if (keep === "best") consider(images, losses);
+      if (!isShown) return false;
       const found = await network.fetch({ images, losses });
-      const isDone = isShown && report(step, found.images, found.losses);
-      if (keep === "best" && !(images instanceof DeviceTensor)) {
-        consider(images, losses);
-      }
+      const isDone = report(step, found.images, found.losses);
       if (isDone) reached = step;
       return isDone;
     } finally {
@@ -624,7 +627,7 @@ async function optimizeBatch(
   };
   try {
     const last = await iterate(
-      programs.step,
+      program,
       held,
       steps,
       onIterate,
@@ -635,84 +638,38 @@ async function optimizeBatch(
         ),
       })),
     );
-    const shown = await decoded(last);
-    const { images } = await network.fetch({ images: shown });
-    if (shown !== last) releaseDevice({ shown });
-    if (last !== held.images) releaseDevice({ last });
-    const { objective } = options;
+    const { images } = await taken(network, last, decoded, held.images);
     const losses = await lossesOf(network, objective, { ...feeds, images });
-    if (reached === steps) report(steps, images, losses);
-    const found = await inLoop?.result();
+    const found = await onDevice?.result();
     if (found) consider(found.images, found.losses);
     consider(images, losses);
-    signal?.throwIfAborted();
+    if (reached === steps) report(steps, images, losses);
     return best!;
   } finally {
-    releaseDevice(held);
-    inLoop?.release();
+    if (isHeld) releaseDevice(held);
+    onDevice?.release();
+  }
+}
+
+/** Last images on the host; what they were made of is freed, but `start`. */
+async function taken(
+  network: Network,
+  last: Tensor,
+  decoded: (z: Tensor) => Promise<Tensor>,
+  start: Tensor,
+): Promise<{ images: Tensor }> {
+  let shown = last;
+  try {
+    shown = await decoded(last);
+    return await network.fetch({ images: shown }) as { images: Tensor };
+  } finally {
+    if (shown !== last) releaseDevice({ shown });
+    if (last !== start) releaseDevice({ last });
   }
 }
 
 function copy({ data, shape }: Tensor): Tensor {
   return tensor(data.slice(), shape);
-}
-
-/**
- * Images that beat others, as nodes: NaN never does. Inputs `images`, `losses`,
- * `bestImages`, `bestLosses`, and `sense`, 1 if a greater loss is better and -1
- * if a smaller one is. Outputs `nextImages` and `nextLosses`.
- */
-export function better(shape: readonly number[]): Record<string, Node> {
-  const [n] = shape;
-  const [images, best] = [input("images", shape), input("bestImages", shape)];
-  const [losses, bestLosses] = [input("losses", [n]), input("bestLosses", [n])];
-  const sense = input("sense", []);
-  const isBetter = greater(mul(losses, sense), mul(bestLosses, sense));
-  return {
-    nextImages: where(perImage(isBetter, images), images, best),
-    nextLosses: where(isBetter, losses, bestLosses),
-  };
-}
-
-/** Keeps the best of iterates that lie in a device's memory, there. */
-class BestOnDevice {
-  readonly #network: Network;
-  readonly #sense: Tensor;
-  #best: Record<string, Tensor> | undefined;
-
-  constructor(network: Network, sense: 1 | -1) {
-    this.#network = network;
-    this.#sense = scalar(sense);
-  }
-
-  async consider(images: Tensor, losses: Tensor): Promise<void> {
-    const known = this.#best;
-    if (!known) {
-      this.#best = await this.#network.hold({ images, losses });
-      return;
-    }
-    const program = await this.#network.program(
-      `better ${images.shape}`,
-      () => better(images.shape),
-      { onDevice: ["nextImages", "nextLosses"] },
-    );
-    const { nextImages, nextLosses } = await program.run({
-      ...{ images, losses, sense: this.#sense },
-      ...{ bestImages: known.images, bestLosses: known.losses },
-    }) as Record<string, Tensor>;
-    releaseDevice(known);
-    this.#best = { images: nextImages, losses: nextLosses };
-  }
-
-  /** A copy on the host; undefined if nothing was considered. */
-  async result(): Promise<Best | undefined> {
-    return this.#best &&
-      await this.#network.fetch(this.#best) as unknown as Best;
-  }
-
-  release(): void {
-    if (this.#best) releaseDevice(this.#best);
-  }
 }
 
 /** Replaces the images whose loss improves strictly; NaN never does. */

@@ -182,10 +182,11 @@ export class SplitTrainer implements StepTaker {
     state: TrainState,
     options: SplitOptions,
   ): Promise<SplitTrainer> {
-    const { provider, threads, profile, bucket = BUCKET } = options;
+    const { provider, threads, deviceId, profile, bucket = BUCKET } = options;
     const { spec, attack, ema } = settings;
     // Its programs run in turn.
-    const run = { provider, threads, profile, memory: "shared" } as const;
+    const memory = "shared";
+    const run = { provider, threads, deviceId, profile, memory } as const;
     const gradient = await compile(gradientStep(spec, ghostShape), run);
     const layout = layoutOf(settings);
     const { trainable, statistics } = layout;

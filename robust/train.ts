@@ -494,11 +494,11 @@ async function begin(
   & Pick<TrainState, "epoch" | "step" | "sums">
   & { readonly trainer: StepTaker; readonly history: EpochRecord[] }
 > {
-  const { communicator = null, provider, threads, profile } = options;
+  const { communicator = null, provider, threads, deviceId, profile } = options;
   const state = options.state ?? initialState(settings);
   // One program for a whole step is faster: parts are for those who need them.
   const isWhole = !communicator && shape[0] === settings.batchSize;
-  const run = { provider, threads, profile };
+  const run = { provider, threads, deviceId, profile };
   const kind = hasOwnMemory(provider ?? "cpu") ? DeviceTrainer : Trainer;
   const trainer = isWhole
     ? await kind.create(settings, shape, state, run)
@@ -583,11 +583,15 @@ async function measured(
   record: EpochRecord,
   trainer: StepTaker,
   { spec }: TrainSettings,
-  { onEpoch, provider, threads }: TrainOptions,
+  { onEpoch, provider, threads, deviceId }: TrainOptions,
 ): Promise<EpochRecord> {
   if (!onEpoch) return record;
   const weights = stateParameters(await trainer.state());
-  const network = new Network(spec, weights, { provider, threads });
+  const network = new Network(spec, weights, {
+    provider,
+    threads,
+    deviceId,
+  });
   try {
     return { ...record, metrics: await onEpoch(network, record) };
   } finally {

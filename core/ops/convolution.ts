@@ -1,8 +1,8 @@
 /**
  * Convolution, its transpose, and the gradients of both.
  *
- * Every choice between equivalent formulations is made in `FORMULATIONS`, by
- * measured cost, and nowhere else.
+ * What is as good as any formulation everywhere is chosen in `FORMULATIONS`;
+ * `onnx/` has what a provider computes better, by measured cost.
  *
  * @module
  */

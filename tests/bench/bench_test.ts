@@ -83,6 +83,16 @@ Deno.test("findWorkloads() finds ids and refuses others", () => {
     RangeError,
     'Cannot measure workload "W9": choose from W1, ',
   );
+  for (const id of ["-b4", "W9-b4", "W1-b", "W1-b0"]) {
+    assertThrows(() => findWorkloads(id), RangeError, id);
+  }
+  const [known, larger] = findWorkloads("W1,W1-b64");
+  assertEquals(larger, {
+    ...known,
+    id: "W1-b64",
+    batchSize: 64,
+    gflop: 2 * known.gflop,
+  });
 });
 
 Deno.test("WORKLOADS have ids of their own", () => {
@@ -190,6 +200,21 @@ Deno.test("sumByOperator() counts runs per step and leaves preparation out", () 
     sumByOperator([preparation, Array(14).fill(attack).flat()], 2),
     [{ operator: "Conv", provider: "CPU", count: 7, ms: 7 }],
   );
+});
+
+Deno.test("sumByOperator() takes a device's own times where there are any", () => {
+  const program = (name: string, dur: number) => ({ cat: "Api", name, dur });
+  const step = [
+    ...[RUN, kernel("a", "Conv", 50), kernel("b", "Relu", 40)],
+    program("a&Conv&Transpose", 100),
+    program("a&Conv&Conv2dMM", 3000),
+    program("b&Relu&Relu", 200),
+  ];
+  assertEquals(sumByOperator([[...step, ...step]], 2), [
+    { operator: "Conv: Conv2dMM", provider: "WebGpu", count: 1, ms: 3 },
+    { operator: "Relu", provider: "WebGpu", count: 1, ms: 0.2 },
+    { operator: "Conv: Transpose", provider: "WebGpu", count: 1, ms: 0.1 },
+  ]);
 });
 
 Deno.test("showProfile() joins what takes little", () => {

@@ -9,6 +9,7 @@ import {
   input,
   mul,
   type Node,
+  parameter,
   Random,
   sum,
   type Tensor,
@@ -21,9 +22,11 @@ export interface TiledCase {
   readonly size: readonly [number, number];
   readonly kernel?: number;
   readonly stride?: number;
+  /** Default: as many zeros as keep the size. */
+  readonly padding?: number;
   /** Whether the convolution is left, and how its weights' gradient is made. */
   readonly expected: {
-    readonly convolution: "Conv" | "Winograd" | "columns";
+    readonly convolution: "Conv" | "whole" | "separate" | "columns";
     readonly weights: "at once" | "per image";
   };
 }
@@ -34,19 +37,19 @@ export const TILED_CASES: readonly TiledCase[] = [
     images: 8,
     channels: [512, 512],
     size: [4, 4],
-    expected: { convolution: "Winograd", weights: "at once" },
+    expected: { convolution: "whole", weights: "at once" },
   },
   {
     images: 8,
     channels: [256, 256],
     size: [8, 8],
-    expected: { convolution: "Winograd", weights: "at once" },
+    expected: { convolution: "whole", weights: "at once" },
   },
   {
     images: 2,
     channels: [512, 512],
     size: [7, 6],
-    expected: { convolution: "Winograd", weights: "at once" },
+    expected: { convolution: "whole", weights: "at once" },
   },
   {
     images: 32,
@@ -59,7 +62,7 @@ export const TILED_CASES: readonly TiledCase[] = [
     images: 32,
     channels: [128, 128],
     size: [16, 15],
-    expected: { convolution: "Winograd", weights: "per image" },
+    expected: { convolution: "separate", weights: "per image" },
   },
   {
     images: 8,
@@ -84,6 +87,27 @@ export const TILED_CASES: readonly TiledCase[] = [
     expected: { convolution: "Conv", weights: "per image" },
   },
   {
+    images: 1,
+    channels: [512, 256],
+    size: [4, 2],
+    expected: { convolution: "whole", weights: "at once" },
+  },
+  {
+    images: 2,
+    channels: [512, 512],
+    size: [2, 2],
+    kernel: 1,
+    padding: 1,
+    expected: { convolution: "Conv", weights: "at once" },
+  },
+  {
+    images: 50,
+    channels: [5, 6],
+    size: [9, 8],
+    padding: 0,
+    expected: { convolution: "Conv", weights: "per image" },
+  },
+  {
     images: 64,
     channels: [16, 8],
     size: [9, 7],
@@ -92,18 +116,19 @@ export const TILED_CASES: readonly TiledCase[] = [
   },
 ];
 
-/** Name, nodes and values of a case. */
+/** Name, nodes and values of a case; `w` is a parameter. */
 export function tiledCase(
-  { images: n, channels: [c, k], size, kernel = 3, stride = 1 }: TiledCase,
+  { images: n, channels: [c, k], size, kernel = 3, stride = 1, ...rest }:
+    TiledCase,
 ): {
   readonly name: string;
   readonly outputs: Readonly<Record<"y" | "gx" | "gw", Node>>;
   readonly feeds: Readonly<Record<string, Tensor>>;
 } {
   const x = input("x", [n, c, ...size]);
-  const w = input("w", [k, c, kernel, kernel]);
+  const w = parameter("w", [k, c, kernel, kernel]);
   const bias = input("bias", [k]);
-  const padding = kernel >> 1;
+  const { padding = kernel >> 1 } = rest;
   const y = conv2d(x, w, { stride, padding, bias });
   const g = input("g", y.shape);
   const [gx, gw] = grad(sum(mul(y, g)), [x, w]);
@@ -112,6 +137,6 @@ export function tiledCase(
     [x, w, bias, g].map(({ name, shape }) => [name, random.normal(shape)]),
   );
   const name = `${n} x ${c} x ${size.join(" x ")} to ${k} channels, ` +
-    `kernel ${kernel}, stride ${stride}`;
+    `kernel ${kernel}, stride ${stride}, padding ${padding}`;
   return { name, outputs: { y, gx, gw }, feeds };
 }

@@ -71,6 +71,7 @@ for (const each of TILED_CASES) {
       const found = await evaluate(outputs, feeds, {
         provider: "webgpu",
         noFallback: true,
+        constants: { w: feeds.w },
       });
       await assertPlain(found, outputs, feeds, 1e-5);
     },

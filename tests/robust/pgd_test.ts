@@ -280,6 +280,20 @@ Deno.test("optimizeInput() returns what its last call of onStep showed", async (
   assertEquals(found, last);
 });
 
+Deno.test("optimizeInput() shows the steps that are observed, and the last", async () => {
+  const seen: number[] = [];
+  const asked: number[] = [];
+  const options = { keep: "best", steps: 5 } as const;
+  const found = await attack({
+    ...options,
+    observe: (step) => asked.push(step) % 3 === 2,
+    onStep: ({ step }) => seen.push(step),
+  });
+  assertEquals(asked, [0, 1, 2, 3, 4]);
+  assertEquals(seen, [1, 4, 5]);
+  assertEquals(found, await attack(options));
+});
+
 Deno.test("optimizeInput() keeps each image's best iterate", async () => {
   const seen: Tensor[] = [];
   // Steps this long overshoot, so that the last is not everywhere the best.

@@ -20,6 +20,7 @@ import {
   Random,
   type Tensor,
   tensor,
+  topologicalOrder,
 } from "../../core/mod.ts";
 import {
   buildModel,
@@ -33,6 +34,8 @@ import {
   DeviceTensor,
   releaseDevice,
 } from "../../onnx/mod.ts";
+import { useTiledKernels } from "../../onnx/tiled.ts";
+import { BatchAttack } from "../../robust/batch_attack.ts";
 import { apgdStep } from "../../robust/apgd.ts";
 import { targetedDlrObjective } from "../../robust/margin.ts";
 import {
@@ -41,6 +44,7 @@ import {
   crossEntropyObjective,
   matchRepresentation,
   type Objective,
+  oneHot,
 } from "../../robust/objectives.ts";
 import {
   optimizeInput,
@@ -172,27 +176,42 @@ async function optimized(
   return { ...result, shown };
 }
 
-for (
-  const [name, options] of Object.entries<Partial<OptimizeOptions>>({
-    "by default": {},
-    "that keeps the best of restarts, observed at times": {
-      keep: "best",
-      restarts: 2,
-      randomStart: new Random(5),
-      observe: (step) => step === 2,
-    },
-    "that is stopped": { onStep: ({ step }) => step === 2 },
-    "around centres, in linf": {
-      norm: "linf",
-      center: random.uniformTensor([3, 3, 8, 8]),
-    },
-    "of frequencies that keeps the best": {
-      keep: "best",
-      parameterization: fourierBasis(8, 8),
-      observe: () => false,
-    },
-  })
-) {
+/** What `optimizeInput()` is asked for, and which steps it is to show. */
+const OPTIMIZATIONS: Readonly<
+  Record<string, [Partial<OptimizeOptions>, shown: string]>
+> = {
+  "shown at each step": [{}, "0 1 2 3 4"],
+  "that keeps the best of restarts, observed at times": [{
+    keep: "best",
+    restarts: 2,
+    randomStart: new Random(5),
+    observe: (step) => step === 2,
+  }, "2 4 2 4"],
+  "that is stopped": [{
+    observe: (step) => step > 1,
+    onStep: ({ step }) => step === 2,
+  }, "2"],
+  "around centres, in linf": [{
+    norm: "linf",
+    center: random.uniformTensor([3, 3, 8, 8]),
+    observe: (step) => step === 0,
+  }, "0 4"],
+  "of frequencies that keeps the best": [{
+    keep: "best",
+    parameterization: fourierBasis(8, 8),
+    observe: () => false,
+  }, "4"],
+  "under random changes, waited for": [{
+    transform: randomAffine({ degrees: 20, shift: 0.1, scale: 0.1 }),
+    transformRandom: new Random(8),
+    steps: 20,
+    stepSize: 0.02,
+    observe: () => false,
+  }, "20"],
+  "of no steps": [{ steps: 0, observe: () => false }, "0"],
+};
+
+for (const [name, [options, shown]] of Object.entries(OPTIMIZATIONS)) {
   Deno.test({
     name: `optimizeInput() ${name} gives the same on webgpu`,
     ignore,
@@ -201,6 +220,9 @@ for (
       const found = await optimized("webgpu", options);
       const steps = found.shown.map(([step]) => step);
       assertEquals(steps, expected.shown.map(([step]) => step));
+      // Those of the first of two batches, in which all images are.
+      const first = steps.filter((step) => step.endsWith(" 0"));
+      assertEquals(first.map((step) => step.split(" ")[0]).join(" "), shown);
       for (const [i, [step, images, losses]] of expected.shown.entries()) {
         const tolerance = 1e-4;
         const name = `step ${step}`;
@@ -357,6 +379,40 @@ Deno.test({
       ...state,
       learningRate: tensor([0.1], []),
     });
+  },
+});
+
+Deno.test({
+  name: "an attack whose convolutions become products is the same on webgpu",
+  ignore,
+  async fn() {
+    const spec = { ...SPEC, architecture: "resnet10", width: 32 } as const;
+    const shape = [2, 3, 32, 32];
+    const attackOf = {
+      ...{ norm: "l2" as const, epsilon: 0.5, stepSize: 0.2, steps: 2 },
+      randomStart: true,
+    };
+    const stream = random.stream("products");
+    const images = stream.uniformTensor(shape);
+    const labels = oneHot([0, 2], 3);
+    const parameters = initializeModel(spec, stream);
+    const images32 = input("images", shape);
+    const [logits] = useTiledKernels([buildModel(spec, images32).logits]);
+    assert(topologicalOrder([logits]).some(({ op }) => op?.type === "MatMul"));
+    const found: Tensor[] = [];
+    for (const provider of ["cpu", "webgpu"] as const) {
+      const run = { provider, noFallback: true };
+      const attack = await BatchAttack.create(spec, attackOf, shape, run);
+      const batch = { images, labels, warmup: 1, random: new Random(4) };
+      const attacked = await attack.attack(parameters, {}, batch);
+      const info = { name: "attacked", dtype: "float32", shape } as const;
+      const reader = await DeviceReader.create([info], provider);
+      found.push((await reader.read({ attacked })).attacked as Tensor);
+      releaseDevice({ attacked });
+      await reader.release();
+      await attack.release();
+    }
+    assertAllClose(found[1], found[0], { tolerance: 1e-4 });
   },
 });
 
