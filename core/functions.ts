@@ -137,13 +137,13 @@ export function batchNormTrain(
     const count = sizeOf(x.shape) / c;
     const sumG = sum(g, axes);
     const dotG = mul(sum(mul(g, centered), axes), inverse);
-    const slope = mul(mul(inverse, dotG), -1 / count);
-    const shift = mul(sumG, -1 / count);
+    const slope = mul(mul(scale, inverse), mul(dotG, -1 / count));
+    const shift = mul(mul(scale, sumG), -1 / count);
     const through = add(
       mul(centered, channels(slope)),
       channels(shift),
     );
-    return [mul(add(g, through), channels(scale)), dotG, sumG];
+    return [add(mul(g, channels(scale)), through), dotG, sumG];
   });
   return { output, mean: center, variance };
 }
