@@ -144,7 +144,10 @@ function columnsCost(
   outputs: number,
 ): number {
   const gathered = megabytes(n * positions * inner);
-  if (gathered > COST.most) return Infinity;
+  // Nothing is won but tiles that a convolution leaves half empty.
+  const isFuller = Math.ceil(n * positions / TILE) <
+    n * Math.ceil(positions / TILE);
+  if (!isFuller || gathered > COST.most) return Infinity;
   return productCost(n * positions, inner, outputs) + 2 * COST.dispatch +
     gathered * COST.gathered;
 }
@@ -339,6 +342,9 @@ function winograd(
     cost: (shape, outputs) => {
       const [n, c, height, width] = shape;
       const tiles = tilesOf(height) * tilesOf(width);
+      // With few images the weights of all points, four times as large, cost
+      // more to read than is saved, on devices slower than the one measured.
+      if (tiles * n < TILE / 2) return Infinity;
       const largest = Math.max(
         c * outputs,
         tiles * n * Math.max(c, outputs),
