@@ -79,9 +79,7 @@ export const DEFAULT_WORKLOADS = "W1,W1-w16,W1-w16-b8,W3,W3-w16,W4,W5";
 export function findWorkloads(ids: string): Workload[] {
   return ids.split(",").map((text) => {
     const id = text.trim();
-    const byId = (id: string) => WORKLOADS.find((each) => each.id === id);
-    const [, base = "", size] = /^(.+)-b([1-9]\d{0,4})$/.exec(id) ?? [];
-    const found = byId(id) ?? resized(byId(base), id, Number(size));
+    const found = byId(id) ?? resized(id);
     if (!found) {
       throw new RangeError(
         `Cannot measure workload "${id}": choose from ` +
@@ -93,12 +91,16 @@ export function findWorkloads(ids: string): Workload[] {
   });
 }
 
+function byId(id: string): Workload | undefined {
+  return WORKLOADS.find((workload) => workload.id === id);
+}
+
 /** A workload with another batch size. */
-function resized(
-  workload: Workload | undefined,
-  id: string,
-  batchSize: number,
-): Workload | undefined {
-  const gflop = workload && workload.gflop * batchSize / workload.batchSize;
-  return workload && { ...workload, id, batchSize, gflop: gflop! };
+function resized(id: string): Workload | undefined {
+  const [, base, size] = /^(.+)-b([1-9]\d{0,4})$/.exec(id) ?? [];
+  const workload = base === undefined ? undefined : byId(base);
+  if (!workload) return undefined;
+  const batchSize = Number(size);
+  const gflop = workload.gflop * batchSize / workload.batchSize;
+  return { ...workload, id, batchSize, gflop };
 }

@@ -12,7 +12,6 @@
  */
 import {
   add,
-  constant,
   CONV_WEIGHT_GRADIENT,
   type ConvGeometry,
   convGeometry,
@@ -27,11 +26,18 @@ import {
   simplify,
   sizeOf,
   sum,
-  tensor,
   topologicalOrder,
   transpose,
 } from "../core/mod.ts";
-import { POINT_MATRICES } from "./winograd.ts";
+import { largestDivisor } from "./weight_gradient.ts";
+import {
+  GATHER_ROWS,
+  KERNEL_ROWS,
+  matrix,
+  POINTS,
+  spreadRows,
+  TILE as PATCH,
+} from "./winograd.ts";
 
 /** Side of a tile, and what a workgroup takes of the inner dimension at once. */
 const TILE = 32;
@@ -227,16 +233,19 @@ function columnsOf(
   );
 }
 
-/** Tiles of four rows, or columns, that cover so many. */
-function tilesOf(length: number): number {
-  return Math.ceil(length / 4);
+/** Points of a patch, Winograd's tile: of its rows times of its columns. */
+const ALL_POINTS = POINTS ** 2;
+
+/** Patches that cover so many rows, or columns. */
+function patchesOf(length: number): number {
+  return Math.ceil(length / PATCH);
 }
 
-/** Ways to go over to the points of tiles, and back. */
+/** Ways to go over to the points of patches, and back. */
 interface Transform {
   /**
-   * Points of all tiles of pixels `[h * w, n * c]`: the last axis is `c`, those
-   * before it are 36 points, tiles and images.
+   * Points of all patches of pixels `[h * w, n * c]`: the last axis is `c`, those
+   * before it are points, patches and images.
    */
   readonly spread: (pixels: Node, shape: readonly number[]) => Node;
   /** Weights of the points, `[36, c, outputs]`, beside those. */
@@ -252,59 +261,59 @@ const WHOLE: Transform = {
   spread: (pixels, [n, c, height, width]) => {
     const [spread] = imageMatrices(height, width);
     return reshape(matmul(spread, pixels), [
-      36,
-      tilesOf(height) * tilesOf(width) * n,
+      ALL_POINTS,
+      patchesOf(height) * patchesOf(width) * n,
       c,
     ]);
   },
   weights: (weights) => weights,
   collect: (products, [n, outputs, height, width]) => {
     const [, collected] = imageMatrices(height, width);
-    const points = 36 * tilesOf(height) * tilesOf(width);
+    const points = ALL_POINTS * patchesOf(height) * patchesOf(width);
     return matmul(collected, reshape(products, [points, n * outputs]));
   },
   cost: ([n, c, height, width], outputs) => {
     const [pixels, points] = [
       height * width,
-      36 * tilesOf(height) * tilesOf(width),
+      ALL_POINTS * patchesOf(height) * patchesOf(width),
     ];
     return productCost(points, pixels, n * c) +
       productCost(pixels, points, n * outputs) + 4 * COST.dispatch;
   },
 };
 
-/** Rows, then columns: points are `[6, rows of tiles, 6, columns * n, c]`. */
+/** Rows, then columns: points are `[6, rows of patches, 6, columns * n, c]`. */
 const SEPARATE: Transform = {
   spread: (pixels, [n, c, height, width]) => {
-    const [down, across] = [tilesOf(height), tilesOf(width)];
+    const [down, across] = [patchesOf(height), patchesOf(width)];
     const rows = matmul(
       rowMatrices(height)[0],
       reshape(pixels, [height, width * n * c]),
     );
     const both = matmul(
       rowMatrices(width)[0],
-      reshape(rows, [6 * down, width, n * c]),
+      reshape(rows, [POINTS * down, width, n * c]),
     );
-    return reshape(both, [6, down, 6, across * n, c]);
+    return reshape(both, [POINTS, down, POINTS, across * n, c]);
   },
   weights: (weights) => {
     const [, c, outputs] = weights.shape;
-    return reshape(weights, [6, 1, 6, c, outputs]);
+    return reshape(weights, [POINTS, 1, POINTS, c, outputs]);
   },
   collect: (products, [n, outputs, height, width]) => {
-    const [down, across] = [tilesOf(height), tilesOf(width)];
+    const [down, across] = [patchesOf(height), patchesOf(width)];
     const columns = matmul(
       rowMatrices(width)[1],
-      reshape(products, [6 * down, 6 * across, n * outputs]),
+      reshape(products, [POINTS * down, POINTS * across, n * outputs]),
     );
     const both = matmul(
       rowMatrices(height)[1],
-      reshape(columns, [6 * down, width * n * outputs]),
+      reshape(columns, [POINTS * down, width * n * outputs]),
     );
     return reshape(both, [height * width, n * outputs]);
   },
   cost: ([n, c, height, width], outputs) => {
-    const [down, across] = [6 * tilesOf(height), 6 * tilesOf(width)];
+    const [down, across] = [height, width].map((x) => POINTS * patchesOf(x));
     return productCost(down, height, width * n * c) +
       productCost(across, width, n * c, down) +
       productCost(width, across, n * outputs, down) +
@@ -313,9 +322,9 @@ const SEPARATE: Transform = {
 };
 
 /**
- * Winograd's F(4 x 4, 3 x 3) (Lavin and Gray 2015): 36 products for each tile of
+ * Winograd's F(4 x 4, 3 x 3) (Lavin and Gray 2015): 36 products for each patch of
  * 4 x 4 pixels instead of 144. Pixels come first, `[h * w, n * c]`: to go over
- * to the points of all tiles, and back, is then to multiply by constants, which
+ * to the points of all patches, and back, is then to multiply by constants, which
  * know the zeros around the image.
  */
 function winograd(
@@ -331,7 +340,7 @@ function winograd(
         x.shape,
       );
       const taps = reshape(transpose(w, [2, 3, 1, 0]), [9, c * outputs]);
-      const atPoints = reshape(matmul(KERNEL, taps), [36, c, outputs]);
+      const atPoints = reshape(matmul(KERNEL, taps), [ALL_POINTS, c, outputs]);
       const products = matmul(points, weights(atPoints));
       const whole = reshape(
         collect(products, [n, outputs, height, width]),
@@ -341,24 +350,25 @@ function winograd(
     },
     cost: (shape, outputs) => {
       const [n, c, height, width] = shape;
-      const tiles = tilesOf(height) * tilesOf(width);
+      const patches = n * patchesOf(height) * patchesOf(width);
       // With few images the weights of all points, four times as large, cost
       // more to read than is saved, on devices slower than the one measured.
-      if (tiles * n < TILE / 2) return Infinity;
+      if (patches < TILE / 2) return Infinity;
       const largest = Math.max(
         c * outputs,
-        tiles * n * Math.max(c, outputs),
+        patches * Math.max(c, outputs),
       );
-      if (megabytes(36 * largest) > COST.most) return Infinity;
-      return cost(shape, outputs) + productCost(tiles * n, c, outputs, 36);
+      if (megabytes(ALL_POINTS * largest) > COST.most) return Infinity;
+      return cost(shape, outputs) +
+        productCost(patches, c, outputs, ALL_POINTS);
     },
   };
 }
 
 /** From weights to the points, in each run. */
 function weightsCost(c: number, outputs: number): number {
-  return productCost(36, 9, c * outputs) + 2 * COST.dispatch +
-    megabytes(36 * c * outputs) * COST.summed;
+  return productCost(ALL_POINTS, 9, c * outputs) + 2 * COST.dispatch +
+    megabytes(ALL_POINTS * c * outputs) * COST.summed;
 }
 
 const WINOGRAD = [winograd(WHOLE), winograd(SEPARATE)];
@@ -373,21 +383,15 @@ function kronecker(
   );
 }
 
-function matrix(rows: readonly (readonly number[])[]): Node {
-  return constant(tensor(rows.flat(), [rows.length, rows[0].length]));
-}
-
 /** From the taps of a kernel to the points, `[36, 9]`. */
-const KERNEL = matrix(
-  kronecker(POINT_MATRICES.kernel, POINT_MATRICES.kernel),
-);
+const KERNEL = matrix(kronecker(KERNEL_ROWS, KERNEL_ROWS));
 
 /** `imageMatrices()` by size: one node each, so that it is stored once. */
 const knownImages = new Map<string, readonly [Node, Node]>();
 
 /**
- * From pixels to the points of all tiles, `[36 * tiles, h * w]` by point, then
- * by tile, and from there to pixels, `[h * w, 36 * tiles]`.
+ * From pixels to the points of all patches, `[36 * patches, h * w]` by point,
+ * then by patch, and from there to pixels, `[h * w, 36 * patches]`.
  */
 function imageMatrices(
   height: number,
@@ -395,7 +399,7 @@ function imageMatrices(
 ): readonly [Node, Node] {
   const key = `${height} x ${width}`;
   const made = knownImages.get(key) ?? [
-    matrix(byPoint(spreadOf(height), spreadOf(width))),
+    matrix(byPoint(spreadRows(height), spreadRows(width))),
     matrix(transposed(
       byPoint(transposed(gatherOf(height)), transposed(gatherOf(width))),
     )),
@@ -408,34 +412,37 @@ function imageMatrices(
 const knownRows = new Map<number, readonly [Node, Node]>();
 
 /**
- * From a row of pixels to the points of its tiles, `[6 * tiles, length]` by
- * point, then by tile, and back, `[length, 6 * tiles]`.
+ * From a row of pixels to the points of its patches, `[6 * patches, length]` by
+ * point, then by patch, and back, `[length, 6 * patches]`.
  */
 function rowMatrices(length: number): readonly [Node, Node] {
   const order = (rows: number[][]) => {
-    const tiles = rows.length / 6;
-    return rows.map((_, i) => rows[i % tiles * 6 + Math.floor(i / tiles)]);
+    const patches = rows.length / POINTS;
+    return rows.map((_, i) =>
+      rows[i % patches * POINTS + Math.floor(i / patches)]
+    );
   };
   const made = knownRows.get(length) ?? [
-    matrix(order(spreadOf(length))),
+    matrix(order(spreadRows(length))),
     matrix(transposed(order(transposed(gatherOf(length))))),
   ];
   knownRows.set(length, made);
   return made;
 }
 
-/** Rows of points of tiles, of rows and of columns, as those of both. */
+/** Rows of points of patches, of rows and of columns, as those of both. */
 function byPoint(
   rows: readonly (readonly number[])[],
   columns: readonly (readonly number[])[],
 ): number[][] {
-  const [down, across] = [rows.length / 6, columns.length / 6];
+  const [down, across] = [rows, columns].map((x) => x.length / POINTS);
   const both = kronecker(rows, columns);
-  const points = Array.from({ length: 36 }, (_, i) => i);
+  const points = Array.from({ length: ALL_POINTS }, (_, i) => i);
   return points.flatMap((point) =>
-    Array.from({ length: down * across }, (_, tile) => {
-      const i = Math.floor(tile / across) * 6 + Math.floor(point / 6);
-      const j = tile % across * 6 + point % 6;
+    Array.from({ length: down * across }, (_, patch) => {
+      const [row, column] = [Math.floor(point / POINTS), point % POINTS];
+      const i = Math.floor(patch / across) * POINTS + row;
+      const j = patch % across * POINTS + column;
       return both[i * columns.length + j];
     })
   );
@@ -445,25 +452,14 @@ function transposed(rows: readonly (readonly number[])[]): number[][] {
   return rows[0].map((_, j) => rows.map((row) => row[j]));
 }
 
-/** From a row of pixels to the points of its tiles, `[6 * tiles, length]`. */
-function spreadOf(length: number): number[][] {
-  return Array.from(
-    { length: tilesOf(length) },
-    (_, tile) =>
-      POINT_MATRICES.spread.map((taps) =>
-        Array.from({ length }, (_, i) => taps[i - 4 * tile + 1] ?? 0)
-      ),
-  ).flat();
-}
-
-/** From the points of tiles to a row of pixels, `[length, 6 * tiles]`. */
+/** From the points of patches to a row of pixels, `[length, 6 * patches]`. */
 function gatherOf(length: number): number[][] {
   return Array.from(
     { length },
     (_, i) =>
       Array.from(
-        { length: tilesOf(length) },
-        (_, tile) => POINT_MATRICES.gather[i - 4 * tile] ?? Array(6).fill(0),
+        { length: patchesOf(length) },
+        (_, patch) => GATHER_ROWS[i - PATCH * patch] ?? Array(POINTS).fill(0),
       ).flat(),
   );
 }
@@ -521,9 +517,8 @@ function gradientPerImage(x: Node, g: Node, geometry: ConvGeometry): Node {
  */
 function sumOfFirst(x: Node): Node {
   const [n, ...rest] = x.shape;
-  const sizes = Array.from({ length: MOST_SUMMED - 1 }, (_, i) => i + 2);
-  const size = sizes.findLast((size) => n % size === 0);
-  if (n <= MOST_SUMMED || !size) return sum(x, [0]);
+  const size = largestDivisor(n, MOST_SUMMED);
+  if (n <= MOST_SUMMED || size === 1) return sum(x, [0]);
   const parts = reshape(x, [n / size, size, sizeOf(rest)]);
   return reshape(sumOfFirst(sum(parts, [1])), rest);
 }

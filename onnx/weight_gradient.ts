@@ -34,7 +34,7 @@ export interface BlockedKernels {
 }
 
 /** Largest divisor of `n` that is at most `limit`, or 1. */
-function largestDivisor(n: number, limit: number): number {
+export function largestDivisor(n: number, limit: number): number {
   const most = Math.max(1, Math.min(n, Math.floor(limit)));
   return Array.from({ length: most }, (_, i) => most - i)
     .find((divisor) => n % divisor === 0)!;

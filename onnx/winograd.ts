@@ -51,10 +51,10 @@ function pays(images: number, channels: number, width: number): boolean {
 }
 
 /** Neighbours in a row that are computed together. */
-const TILE = 4;
+export const TILE = 4;
 
-/** Products for each of them and each row of a kernel. */
-const POINTS = 6;
+/** Products for each tile and each row of a kernel. */
+export const POINTS = 6;
 
 /** From the pixels that a tile reads to the points 0, 1, -1, 2, -2, infinity. */
 const SPREAD = [
@@ -66,8 +66,8 @@ const SPREAD = [
   [0, 4, 0, -5, 0, 1],
 ];
 
-/** From a row of a kernel to the points. */
-const KERNEL_ROWS = [
+/** From a row of a kernel to the points, `[POINTS, 3]`. */
+export const KERNEL_ROWS: readonly (readonly number[])[] = [
   [1 / 4, 0, 0],
   [-1 / 6, -1 / 6, -1 / 6],
   [-1 / 6, 1 / 6, -1 / 6],
@@ -77,8 +77,8 @@ const KERNEL_ROWS = [
 ];
 const KERNEL = matrix(KERNEL_ROWS);
 
-/** From the points to a tile. */
-const GATHER_ROWS = [
+/** From the points to a tile, `[TILE, POINTS]`. */
+export const GATHER_ROWS: readonly (readonly number[])[] = [
   [1, 1, 1, 1, 1, 0],
   [0, 1, -1, 2, -2, 0],
   [0, 1, 1, 4, 4, 0],
@@ -86,36 +86,35 @@ const GATHER_ROWS = [
 ];
 const GATHER = matrix(GATHER_ROWS);
 
-/**
- * F(4, 3): from a tile's pixels to the points, the first one pixel before the
- * tile; from a kernel; and from the points to the tile.
- */
-export const POINT_MATRICES = {
-  spread: SPREAD,
-  kernel: KERNEL_ROWS,
-  gather: GATHER_ROWS,
-};
-
 /** From a constant to the points: what is added at 1 reaches the whole tile. */
 const BIAS = matrix([[0], [1], [0], [0], [0], [0]]);
 
-function matrix(rows: readonly (readonly number[])[]): Node {
+/** A constant of two axes. */
+export function matrix(rows: readonly (readonly number[])[]): Node {
   return constant(tensor(rows.flat(), [rows.length, rows[0].length]));
 }
 
 /** `spreadOf()` by width: one node, so that it is stored once. */
 const spreads = new Map<number, Node>();
 
-/** `SPREAD` of each tile of a row, zeros outside: `[tiles * POINTS, width]`. */
 function spreadOf(width: number): Node {
-  const tile = (first: number) =>
-    SPREAD.map((taps) =>
-      Array.from({ length: width }, (_, i) => taps[i - first + 1] ?? 0)
-    );
-  const tiles = Array.from({ length: width / TILE }, (_, i) => tile(i * TILE));
-  const made = spreads.get(width) ?? matrix(tiles.flat());
+  const made = spreads.get(width) ?? matrix(spreadRows(width));
   spreads.set(width, made);
   return made;
+}
+
+/**
+ * `SPREAD` of each tile that covers a row of pixels, zeros outside:
+ * `[tiles * POINTS, width]`.
+ */
+export function spreadRows(width: number): number[][] {
+  return Array.from(
+    { length: Math.ceil(width / TILE) },
+    (_, tile) =>
+      SPREAD.map((taps) =>
+        Array.from({ length: width }, (_, i) => taps[i - tile * TILE + 1] ?? 0)
+      ),
+  ).flat();
 }
 
 /** Images and columns change places: `[w, c, h, n]` of `[n, c, h, w]`. */
